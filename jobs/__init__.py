@@ -1,0 +1,7 @@
+"""The jobs that opsd can run, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from opsd.job import AnyJob
+
+JOBS: tuple[AnyJob, ...] = ()

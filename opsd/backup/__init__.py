@@ -1,0 +1,1 @@
+"""Backups: where they are kept, what proves them, which stay, and how they come back."""

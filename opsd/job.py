@@ -1,0 +1,89 @@
+"""What a job is, and what a job is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+
+from opsd.clock import Clock, Deadline
+from opsd.model import Artifact, Finding, Seen
+
+if TYPE_CHECKING:
+    from opsd.backup.repository import Repository
+    from opsd.clients.postgres import Postgres
+    from opsd.config import Table
+
+SettingsT = TypeVar("SettingsT", bound="Table")
+Observation = Finding | Artifact | Seen
+
+
+class Progress(Protocol):
+    """Where a job says how far it is; a terminal draws it, everything else ignores it.
+
+    Safe to call from several threads. Never raises.
+    """
+
+    def update(
+        self, step: str, *, done: int | None = None, total: int | None = None, unit: str = "bytes"
+    ) -> None:
+        """Say where `step` is.
+
+        Args:
+            step: what is going on, e.g. ``dump main/app``; one line is drawn per step.
+            done: so far, in `unit`; None while it cannot be told.
+            total: expected in all, in `unit`; None when unknown.
+            unit: ``bytes``, ``files`` or ``rows``.
+        """
+        ...
+
+    def finish(self, step: str) -> None:
+        """Take the line of `step` away."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Everything that a run may touch: a job reaches the world through this only."""
+
+    job: str
+    run_id: str
+    slot: datetime  #: the due time that this run answers, aware UTC, whole seconds
+    clock: Clock
+    deadline: Deadline
+    dry_run: bool  #: say what would be done; change nothing anywhere
+    progress: Progress
+    scratch: Path  #: directory on local disk, kept between runs, private to this job
+    dead_runs: frozenset[str]  #: ids of runs known to have ended without finishing
+    repository: Callable[[str], Repository]  #: opens a configured repository by its name
+    postgres: Postgres
+
+    def remaining(self) -> float:
+        """Seconds left before the deadline; the timeout of every call that can block.
+
+        Raises:
+            DeadlineExceeded: no time is left.
+        """
+        return self.deadline.remaining()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Generic[SettingsT]):
+    """A function bound with the constraints under which opsd calls it.
+
+    `run` is a generator: what it yielded before an error stays seen.
+    """
+
+    name: str  #: kebab-case: the CLI argument, the table ``[jobs.NAME]`` and the log key
+    summary: str  #: one line for ``opsd jobs``
+    group: str  #: ``opsd run-job GROUP`` runs all jobs of the group; empty for none
+    schedule: str  #: cron expression, the default of ``[jobs.NAME] schedule``
+    timeout: timedelta  #: the default of ``[jobs.NAME] timeout``
+    settings: type[SettingsT]  #: pydantic model; its defaults are the documented defaults
+    run: Callable[[Context, SettingsT], Iterator[Observation]]
+    runs_in: Literal["process", "thread"] = "process"  #: ``thread`` only for API polls
+
+
+AnyJob = Job[Any]

@@ -1,0 +1,73 @@
+"""Secrets are named in the configuration and read where they are used, never before.
+
+A reference is ``env:NAME`` or ``file:/path``. A value that was read once is remembered
+for one purpose only: `redact` takes it out of every log line, message and error text.
+
+Limits: a secret shorter than `SHORTEST_REDACTED` characters is not redacted, because
+removing it would mangle ordinary words; `opsd check` warns about such secrets.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from opsd.errors import ConfigError
+
+SHORTEST_REDACTED = 4  # characters
+MASK = "[redacted]"
+
+_revealed: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A reference to a secret. Printing it shows the reference, never the value."""
+
+    reference: str  #: ``env:OPSD_S3_SECRET`` or ``file:/run/secrets/s3``
+
+    def __str__(self) -> str:
+        return self.reference
+
+    def reveal(self) -> str:
+        """Read the value now; the last newline of a file is not part of it.
+
+        Raises:
+            ConfigError: the variable is not set, the file cannot be read, or it is empty.
+        """
+        kind, _, name = self.reference.partition(":")
+        value = _from_environment(name) if kind == "env" else _from_file(Path(name))
+        if not value:
+            raise ConfigError(f"secret {self.reference} is empty")
+        conceal(value)
+        return value
+
+
+def conceal(value: str) -> None:
+    """Have `redact` remove `value`, for secrets that are part of something else (a URL)."""
+    if len(value) >= SHORTEST_REDACTED:
+        _revealed.add(value)
+
+
+def redact(text: str) -> str:
+    """Replace every secret that was read so far by a mask."""
+    for value in sorted(_revealed, key=len, reverse=True):
+        text = text.replace(value, MASK)
+    return text
+
+
+def _from_environment(name: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise ConfigError(f"secret env:{name}: the environment variable is not set") from None
+
+
+def _from_file(path: Path) -> str:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not valid UTF-8"
+        raise ConfigError(f"secret file:{path}: {reason}") from exc
+    return text.removesuffix("\n").removesuffix("\r")

@@ -1,0 +1,104 @@
+"""What opsd remembers: runs, open findings, the outbox, and who may run a job right now.
+
+`State` is the protocol that every store fulfils; one conformance suite holds them equal.
+The repository, not the state, is the truth about backups: losing the state loses no backup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from opsd.model import Message, OpenFinding, Run, Transition
+
+Compose = Callable[[Run, Sequence[Transition]], Sequence[Message]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxEntry:
+    """A message that waits for its delivery."""
+
+    id: int
+    message: Message
+    created_at: datetime  #: aware UTC
+    attempts: int  #: deliveries tried so far
+    next_try_at: datetime  #: aware UTC
+    last_error: str
+
+
+class State(Protocol):
+    """The store of one opsd. Safe under several processes and threads.
+
+    Every method raises TransientError when the store is busy or full, and PermanentError
+    when it is damaged; the text names the file and says what to do.
+    """
+
+    def lease(self, job: str, run_id: str) -> AbstractContextManager[None]:
+        """Hold the right to run `job`; it ends with the context or the process.
+
+        Raises:
+            LeaseHeld: another process holds it; the text says which run, since when.
+        """
+        ...
+
+    def begin(self, *, job: str, run_id: str, slot: datetime, at: datetime) -> None:
+        """Write down, durably, that a run starts. Only under the job's lease."""
+        ...
+
+    def record(self, run: Run, *, compose: Compose) -> tuple[Transition, ...]:
+        """Store the end of a run, what it changed and what people are told, all or nothing.
+
+        Idempotent by `run_id`: recording the same run again changes nothing and
+        returns nothing. The run may have been begun or not (missed, skipped).
+        """
+        ...
+
+    def unfinished_runs(self, job: str) -> tuple[Run, ...]:
+        """Runs of `job` that began and were never recorded, as INTERRUPTED runs to record.
+
+        Only meaningful under the job's lease, which proves that nobody runs them any more.
+        """
+        ...
+
+    def dead_runs(self, job: str) -> frozenset[str]:
+        """Ids of recorded runs of `job` that ended other than completed (newest 1,000)."""
+        ...
+
+    def runs(self, *, job: str | None = None, limit: int = 50) -> tuple[Run, ...]:
+        """Recorded runs, newest first, with their findings and artifacts."""
+        ...
+
+    def running(self) -> tuple[tuple[str, str, datetime], ...]:
+        """Runs begun and not recorded: (job, run id, started at), oldest first."""
+        ...
+
+    def last_slot(self, job: str) -> datetime | None:
+        """The latest slot of `job` that has a recorded run, or None."""
+        ...
+
+    def open_findings(self, *, job: str | None = None) -> tuple[OpenFinding, ...]:
+        """Open findings, most severe first, then oldest first."""
+        ...
+
+    def due_messages(self, at: datetime, *, limit: int = 50) -> tuple[OutboxEntry, ...]:
+        """Messages not delivered whose next try is due, oldest first."""
+        ...
+
+    def undelivered(self) -> tuple[OutboxEntry, ...]:
+        """All messages not delivered, oldest first."""
+        ...
+
+    def mark_delivered(self, entry_id: int, *, at: datetime) -> None:
+        """The service accepted the message."""
+        ...
+
+    def mark_failed(self, entry_id: int, *, error: str, next_try_at: datetime) -> None:
+        """The delivery failed; try again at `next_try_at`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections. Idempotent."""
+        ...

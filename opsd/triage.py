@@ -1,0 +1,78 @@
+"""Decide what changed: compare a run with the findings that were open before it. Pure.
+
+Only proof resolves a finding. A completed run looked everywhere, so what it no longer
+yields is over. A run that failed proves something only about the subjects it names as
+seen; about all others its silence means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from opsd.model import Change, Finding, OpenFinding, Outcome, Run, Severity, Transition
+
+JOB_CHECK = "job.not_completed"
+
+_REMEDY = {
+    Outcome.FAILED: "opsd history --job {job}; then opsd run-job {job}",
+    Outcome.TIMED_OUT: "raise jobs.{job}.timeout, or find what hangs: opsd history --job {job}",
+    Outcome.INTERRUPTED: "opsd run-job {job}",
+    Outcome.MISSED: "opsd run-job {job}",
+}
+
+
+def findings_of(run: Run) -> tuple[Finding, ...]:
+    """The run's findings and, when it did not complete, one about the run itself.
+
+    A skipped run says nothing: the run that holds the lease will.
+    """
+    if run.outcome in (Outcome.COMPLETED, Outcome.SKIPPED):
+        return run.findings
+    about_run = Finding(
+        check=JOB_CHECK,
+        subject=f"job/{run.job}",
+        severity=Severity.CRITICAL,
+        summary=f"{run.job} {run.outcome.value.replace('_', ' ')}: {run.error}"[:120],
+        remedy=_REMEDY[run.outcome].format(job=run.job),
+        facts={"run_id": run.run_id, "slot": run.slot.isoformat(), "error": run.error},
+    )
+    return (*run.findings, about_run)
+
+
+def transitions(
+    run: Run, open_before: Iterable[OpenFinding], *, at: datetime
+) -> Iterator[Transition]:
+    """Yield what a person has not been told yet.
+
+    Args:
+        run: the run that just ended.
+        open_before: the open findings of the same job.
+        at: when the run ended, aware UTC: the opening time of what is new.
+    """
+    known = {entry.finding.key: entry for entry in open_before}
+    now = {finding.key: finding for finding in findings_of(run)}
+    for key, finding in now.items():
+        before = known.get(key)
+        if before is None:
+            yield Transition(change=Change.OPENED, finding=finding, job=run.job, opened_at=at)
+        elif finding.severity != before.finding.severity:
+            worse = finding.severity > before.finding.severity
+            yield Transition(
+                change=Change.WORSENED if worse else Change.EASED,
+                finding=finding,
+                job=run.job,
+                opened_at=before.opened_at,
+            )
+    for key, before in known.items():
+        if key not in now and _is_disproved(before.finding, run):
+            yield Transition(
+                change=Change.RESOLVED,
+                finding=before.finding,
+                job=run.job,
+                opened_at=before.opened_at,
+            )
+
+
+def _is_disproved(finding: Finding, run: Run) -> bool:
+    return run.outcome is Outcome.COMPLETED or finding.subject in run.seen
