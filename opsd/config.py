@@ -6,7 +6,14 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
 from opsd.secrets import Secret
 
@@ -93,3 +100,17 @@ SecretRef = Annotated[
     PlainSerializer(str),
     WithJsonSchema({"type": "string", "pattern": f"^({_SECRET.pattern})$"}),
 ]
+
+
+class Keep(Table):
+    """Which backups of one series stay. Every rule counts verified backups only."""
+
+    last: int = Field(3, ge=0, description="the newest N")
+    daily: int = Field(7, ge=0, description="the newest of each of the last N days")
+    weekly: int = Field(4, ge=0, description="the newest of each of the last N weeks")
+    monthly: int = Field(6, ge=0, description="the newest of each of the last N months")
+    yearly: int = Field(0, ge=0, description="the newest of each of the last N years")
+    minimum: int = Field(3, ge=1, description="never fewer good backups than this, whatever else")
+    max_removed_percent: int = Field(
+        50, ge=1, le=100, description="refuse to remove more than this share of a series at once"
+    )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from opsd.clock import Clock, Deadline
 from opsd.model import Artifact, Finding, Seen
+from opsd.progress import Progress
 
 if TYPE_CHECKING:
     from opsd.backup.repository import Repository
@@ -20,30 +21,6 @@ SettingsT = TypeVar("SettingsT", bound="Table")
 Observation = Finding | Artifact | Seen
 
 
-class Progress(Protocol):
-    """Where a job says how far it is; a terminal draws it, everything else ignores it.
-
-    Safe to call from several threads. Never raises.
-    """
-
-    def update(
-        self, step: str, *, done: int | None = None, total: int | None = None, unit: str = "bytes"
-    ) -> None:
-        """Say where `step` is.
-
-        Args:
-            step: what is going on, e.g. ``dump main/app``; one line is drawn per step.
-            done: so far, in `unit`; None while it cannot be told.
-            total: expected in all, in `unit`; None when unknown.
-            unit: ``bytes``, ``files`` or ``rows``.
-        """
-        ...
-
-    def finish(self, step: str) -> None:
-        """Take the line of `step` away."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """Everything that a run may touch: a job reaches the world through this only."""
@@ -51,6 +28,7 @@ class Context:
     job: str
     run_id: str
     slot: datetime  #: the due time that this run answers, aware UTC, whole seconds
+    timezone: tzinfo  #: the operator's; days and weeks of retention are counted in it
     clock: Clock
     deadline: Deadline
     dry_run: bool  #: say what would be done; change nothing anywhere
