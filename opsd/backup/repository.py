@@ -7,12 +7,14 @@ whatever died when. What was begun and not finished can be listed and discarded.
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from opsd.errors import PermanentError
+from opsd.errors import PermanentError, TransientError
 
 CHUNK_BYTES = 1 << 20  # the largest piece that `read` yields
 
@@ -152,3 +154,34 @@ class Repository(Protocol):
             TransientError, PermanentError: naming the step that failed and the remedy.
         """
         ...
+
+
+def try_rights(repository: Repository) -> None:
+    """Do everything that a backup needs with one small object, and take it away again.
+
+    Raises:
+        TransientError, PermanentError: naming the step that failed.
+    """
+    key, content = f"probe/{secrets.token_hex(8)}", secrets.token_bytes(64)
+    with _step(repository, "write"):
+        repository.create(key, content)
+    try:
+        with _step(repository, "read back"):
+            if b"".join(repository.read(key)) != content:
+                raise PermanentError(f"{key}: other bytes came back than were written")
+        with _step(repository, "list"):
+            if [entry.size_bytes for entry in repository.list(key)] != [len(content)]:
+                raise PermanentError(f"{key}: written, but the listing does not show it")
+    finally:
+        with _step(repository, "delete"):
+            repository.delete(key)
+
+
+@contextlib.contextmanager
+def _step(repository: Repository, step: str) -> Iterator[None]:
+    try:
+        yield
+    except TransientError as exc:
+        raise TransientError(f"probe of repository {repository.name}: {step}: {exc}") from exc
+    except PermanentError as exc:
+        raise PermanentError(f"probe of repository {repository.name}: {step}: {exc}") from exc
