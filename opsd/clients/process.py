@@ -169,6 +169,10 @@ class Process:
         """What it has complained about so far (the tail), without secrets."""
         return redact(self._stderr.decode("utf-8", "backslashreplace"))
 
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._popen.poll() is None
+
     def read(self, size: int = PIPE_BYTES) -> bytes:
         """Some bytes of its stdout, at most `size`; empty at the end.
 
