@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationInfo,
     WithJsonSchema,
 )
+from pydantic_core import PydanticCustomError
 
 from opsd.secrets import Secret
 
@@ -100,6 +105,86 @@ SecretRef = Annotated[
     PlainSerializer(str),
     WithJsonSchema({"type": "string", "pattern": f"^({_SECRET.pattern})$"}),
 ]
+
+
+def known_repository(value: str, info: ValidationInfo) -> str:
+    """Hold a reference against the configured names, where the loader knows them."""
+    names = (info.context or {}).get("repositories")
+    if names is not None and value not in names:
+        raise PydanticCustomError("unknown_repository", "unknown", {"known": sorted(names)})
+    return value
+
+
+#: The name of a table ``[repositories.NAME]``: a field of this type is checked by the loader.
+RepositoryName = Annotated[str, AfterValidator(known_repository)]
+
+
+class Named(Protocol):
+    """An entry of a list that is told from the others by its name."""
+
+    @property
+    def name(self) -> str:
+        """Unique in its list."""
+        ...
+
+
+NamedT = TypeVar("NamedT", bound=Sequence[Named])
+
+
+def unique_names(entries: NamedT) -> NamedT:
+    """For ``Annotated[tuple[X, ...], AfterValidator(unique_names)]``: no name twice."""
+    first: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        if entry.name in first:
+            at = {"at": (index, "name"), "name": entry.name, "first": first[entry.name]}
+            raise PydanticCustomError("duplicate_name", "duplicate", at)
+        first[entry.name] = index
+    return entries
+
+
+class DirectoryTable(Table):
+    """A directory on a local disk or a mounted share."""
+
+    type: Literal["directory"]
+    path: Path = Field(description="where it is; must exist", examples=["/srv/backup"])
+    mounted: bool = Field(
+        default=False,
+        description="refuse to write unless the path is a mount point (a USB disk, an NFS share)",
+    )
+
+
+class S3Table(Table):
+    """A bucket on AWS or on any server that speaks its protocol."""
+
+    type: Literal["s3"]
+    bucket: str = Field(min_length=1, description="must exist", examples=["opsd-backup"])
+    prefix: str = Field("", description="keys start with it, so that one bucket serves several")
+    endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^/\s]+/?)?$",
+        description="URL of the server; empty for AWS",
+        examples=["https://s3.example.org"],
+    )
+    region: str = Field("us-east-1", description="what the server calls its region")
+    access_key: SecretRef = Field(description="key id", examples=["env:OPSD_S3_ACCESS_KEY"])
+    secret_key: SecretRef = Field(description="secret", examples=["env:OPSD_S3_SECRET_KEY"])
+    addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="how the bucket stands in the URL; auto: path with an endpoint of your own",
+    )
+
+
+class AlertTarget(Table):
+    """One service or phone that messages go to."""
+
+    name: str = Field(min_length=1, description="for you and the logs", examples=["phone"])
+    url: SecretRef = Field(
+        description="an Apprise URL, such as ntfys://TOPIC or tgram://TOKEN/CHAT",
+        examples=["env:OPSD_ALERT_URL"],
+    )
+    min_severity: Literal["warning", "critical"] = Field(
+        "warning", description="send only what is at least this severe"
+    )
 
 
 class Keep(Table):
