@@ -14,7 +14,7 @@ from opsd.progress import Progress
 
 if TYPE_CHECKING:
     from opsd.backup.repository import Repository
-    from opsd.clients.postgres import Postgres
+    from opsd.clients.pgserver import Postgres
     from opsd.config import Table
 
 SettingsT = TypeVar("SettingsT", bound="Table")
