@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from opsd.model import Change, Finding, OpenFinding, Outcome, Run, Severity, Transition
+from opsd.text import shortened
 
 JOB_CHECK = "job.not_completed"
 
@@ -33,7 +34,7 @@ def findings_of(run: Run) -> tuple[Finding, ...]:
         check=JOB_CHECK,
         subject=f"job/{run.job}",
         severity=Severity.CRITICAL,
-        summary=f"{run.job} {run.outcome.value.replace('_', ' ')}: {run.error}"[:120],
+        summary=shortened(f"{run.job} {run.outcome.value.replace('_', ' ')}: {run.error}", 120),
         remedy=_REMEDY[run.outcome].format(job=run.job),
         facts={"run_id": run.run_id, "slot": run.slot.isoformat(), "error": run.error},
     )

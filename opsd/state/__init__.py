@@ -27,6 +27,7 @@ class OutboxEntry:
     attempts: int  #: deliveries tried so far
     next_try_at: datetime  #: aware UTC
     last_error: str
+    accepted_by: frozenset[str] = frozenset()  #: targets that have it already
 
 
 class State(Protocol):
@@ -72,7 +73,10 @@ class State(Protocol):
         ...
 
     def running(self) -> tuple[tuple[str, str, datetime], ...]:
-        """Runs begun and not recorded: (job, run id, started at), oldest first."""
+        """Runs begun and not recorded: (job, run id, started at), oldest first.
+
+        One whose process has died stays among them until the next run of its job.
+        """
         ...
 
     def last_slot(self, job: str) -> datetime | None:
@@ -91,8 +95,12 @@ class State(Protocol):
         """All messages not delivered, oldest first."""
         ...
 
+    def mark_accepted(self, entry_id: int, *, target: str) -> None:
+        """One target took the message: it is not sent there again. Idempotent."""
+        ...
+
     def mark_delivered(self, entry_id: int, *, at: datetime) -> None:
-        """The service accepted the message."""
+        """Every target that should have the message took it."""
         ...
 
     def mark_failed(self, entry_id: int, *, error: str, next_try_at: datetime) -> None:

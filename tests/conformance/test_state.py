@@ -1,0 +1,410 @@
+"""What every store of the state must do. A second store joins by its factory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from opsd.errors import LeaseHeld
+from opsd.model import (
+    Artifact,
+    Change,
+    Finding,
+    Message,
+    Outcome,
+    Run,
+    Severity,
+    Transition,
+)
+from opsd.state import State
+from opsd.state.sqlite import RUNS_KEPT, SqliteState
+from opsd.testing import FakeClock
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+JOB = "postgres-backup"
+Opener = Callable[[], State]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOON)
+
+
+@pytest.fixture(params=["sqlite"])
+def open_state(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
+) -> Iterator[Opener]:
+    """Opens the same store again and again, as several processes do."""
+    factories = {"sqlite": lambda: SqliteState(tmp_path / "state" / "state.db", clock=clock)}
+    opened: list[State] = []
+
+    def open_one() -> State:
+        opened.append(factories[request.param]())
+        return opened[-1]
+
+    yield open_one
+    for state in opened:
+        state.close()
+
+
+@pytest.fixture
+def state(open_state: Opener) -> State:
+    return open_state()
+
+
+def finding(subject: str = "database/main/app", **changes: object) -> Finding:
+    values: dict[str, object] = {
+        "check": "postgres.dump_failed",
+        "subject": subject,
+        "severity": Severity.CRITICAL,
+        "summary": "the dump failed",
+        "remedy": "opsd run-job postgres-backup",
+        "facts": {"exit_status": 1, "host": "db", "ratio": 0.5, "partial": False, "size": None},
+    }
+    return Finding(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def run(run_id: str, *, minute: int = 0, **changes: object) -> Run:
+    values: dict[str, object] = {
+        "job": JOB,
+        "run_id": run_id,
+        "slot": NOON + timedelta(minutes=minute),
+        "started_at": NOON + timedelta(minutes=minute),
+        "duration": timedelta(seconds=2.5),
+        "outcome": Outcome.COMPLETED,
+    }
+    return Run(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def silent(_run: Run, _changed: Sequence[Transition]) -> Sequence[Message]:
+    return ()
+
+
+def telling(done: Run, changed: Sequence[Transition]) -> Sequence[Message]:
+    title = ", ".join(one.change.value for one in changed)
+    return (
+        (Message(key=done.run_id, severity=Severity.CRITICAL, title=title, body=""),)
+        if changed
+        else ()
+    )
+
+
+def test_a_run_comes_back_as_it_was_recorded(open_state: Opener) -> None:
+    artifact = Artifact(
+        kind="pg_dump",
+        subject="database/main/app",
+        repository="local",
+        key="database/main/app/20261122T120000Z.json",
+        size_bytes=12,
+        sha256="00",
+        level="read_back",
+        facts={"tables": 3},
+    )
+    recorded = run(
+        "a1",
+        outcome=Outcome.FAILED,
+        findings=(finding(),),
+        artifacts=(artifact,),
+        seen=("database/main/app",),
+        error="PartialFailure: 1 of 2",
+    )
+
+    open_state().record(recorded, compose=silent)
+
+    assert open_state().runs() == (recorded,)
+
+
+def test_recording_a_run_twice_changes_nothing(state: State) -> None:
+    first = state.record(run("a1", findings=(finding(),)), compose=telling)
+    second = state.record(run("a1", findings=()), compose=telling)
+
+    assert [one.change for one in first] == [Change.OPENED]
+    assert second == ()
+    assert len(state.undelivered()) == 1
+    assert len(state.open_findings()) == 1
+
+
+def test_a_run_that_was_begun_is_unfinished_until_it_is_recorded(state: State) -> None:
+    state.begin(job=JOB, run_id="a1", slot=NOON, at=NOON)
+
+    before = state.unfinished_runs(JOB), state.running(), state.runs(), state.last_slot(JOB)
+    state.record(run("a1"), compose=silent)
+    after = state.unfinished_runs(JOB), state.running()
+
+    (lost,), running, recorded, last_slot = before
+    assert (lost.run_id, lost.slot, lost.outcome) == ("a1", NOON, Outcome.INTERRUPTED)
+    assert running == ((JOB, "a1", NOON),)
+    assert recorded == ()
+    assert last_slot is None
+    assert after == ((), ())
+    assert state.last_slot(JOB) == NOON
+
+
+def test_unfinished_runs_of_other_jobs_are_not_ours(state: State) -> None:
+    state.begin(job="nfs-backup", run_id="a1", slot=NOON, at=NOON)
+
+    assert state.unfinished_runs(JOB) == ()
+
+
+def test_dead_runs_are_those_that_did_not_complete(state: State) -> None:
+    state.record(run("good"), compose=silent)
+    state.record(run("bad", outcome=Outcome.FAILED), compose=silent)
+    state.record(run("late", outcome=Outcome.TIMED_OUT), compose=silent)
+    state.begin(job=JOB, run_id="alive", slot=NOON, at=NOON)
+
+    assert state.dead_runs(JOB) == {"bad", "late"}
+    assert state.dead_runs("nfs-backup") == frozenset()
+
+
+def test_the_last_slot_never_goes_back(state: State) -> None:
+    state.record(run("a2", minute=2), compose=silent)
+    state.record(run("a1", minute=1, outcome=Outcome.MISSED), compose=silent)
+
+    assert state.last_slot(JOB) == NOON + timedelta(minutes=2)
+
+
+def test_runs_come_newest_first_by_job_and_bounded(state: State) -> None:
+    for number in range(3):
+        state.record(run(f"a{number}", minute=number), compose=silent)
+    state.record(run("b0", job="nfs-backup"), compose=silent)
+
+    assert [one.run_id for one in state.runs()] == ["b0", "a2", "a1", "a0"]
+    assert [one.run_id for one in state.runs(job=JOB, limit=2)] == ["a2", "a1"]
+
+
+def test_findings_open_worsen_and_resolve_across_runs(state: State, clock: FakeClock) -> None:
+    warning = finding(severity=Severity.WARNING)
+    opened = state.record(run("a1", findings=(warning,)), compose=silent)
+    clock.advance(timedelta(hours=1))
+    worsened = state.record(run("a2", findings=(finding(),)), compose=silent)
+    still_open = state.open_findings(job=JOB)
+    resolved = state.record(run("a3"), compose=silent)
+
+    assert [one.change for one in (*opened, *worsened, *resolved)] == [
+        Change.OPENED,
+        Change.WORSENED,
+        Change.RESOLVED,
+    ]
+    assert [(one.finding.severity, one.opened_at) for one in still_open] == [
+        (Severity.CRITICAL, NOON)
+    ]
+    assert resolved[0].opened_at == NOON
+    assert state.open_findings() == ()
+
+
+def test_a_finding_that_stays_open_shows_its_newest_evidence(state: State) -> None:
+    state.record(run("a1", findings=(finding(facts={"exit_status": 1}),)), compose=silent)
+    state.record(run("a2", findings=(finding(facts={"exit_status": 2}),)), compose=silent)
+
+    (entry,) = state.open_findings()
+
+    assert entry.finding.facts == {"exit_status": 2}
+    assert entry.opened_at == NOON
+
+
+def test_open_findings_come_worst_first_then_oldest(state: State, clock: FakeClock) -> None:
+    light = replace(finding("database/main/b"), severity=Severity.WARNING)
+    first = finding("database/main/c")
+    state.record(run("a1", findings=(light, first)), compose=silent)
+    clock.advance(timedelta(hours=1))
+    state.record(run("a2", findings=(light, first, finding("database/main/a"))), compose=silent)
+
+    subjects = [entry.finding.subject for entry in state.open_findings()]
+
+    assert subjects == ["database/main/c", "database/main/a", "database/main/b"]
+
+
+def test_a_message_waits_until_it_is_delivered(open_state: Opener) -> None:
+    state = open_state()
+    state.record(run("a1", findings=(finding(),)), compose=telling)
+
+    (entry,) = open_state().due_messages(NOON)
+    state.mark_delivered(entry.id, at=NOON)
+
+    assert entry.message.title == "opened"
+    assert entry.attempts == 0
+    assert state.undelivered() == ()
+    assert open_state().due_messages(NOON + timedelta(days=1)) == ()
+
+
+def test_a_failed_delivery_is_due_again_at_its_time_and_not_before(state: State) -> None:
+    state.record(run("a1", findings=(finding(),)), compose=telling)
+    (entry,) = state.undelivered()
+    again = NOON + timedelta(seconds=5)
+
+    state.mark_failed(entry.id, error="phone: refused", next_try_at=again)
+
+    assert state.due_messages(again - timedelta(microseconds=1)) == ()
+    (due,) = state.due_messages(again)
+    assert (due.attempts, due.last_error) == (1, "phone: refused")
+
+
+def test_a_delivered_message_does_not_come_back(state: State) -> None:
+    state.record(run("a1", findings=(finding(),)), compose=telling)
+    (entry,) = state.undelivered()
+    state.mark_delivered(entry.id, at=NOON)
+
+    state.mark_failed(entry.id, error="late news", next_try_at=NOON)
+
+    assert state.undelivered() == ()
+
+
+def test_it_is_remembered_which_targets_took_a_message(state: State) -> None:
+    state.record(run("a1", findings=(finding(),)), compose=telling)
+    (entry,) = state.undelivered()
+
+    for target in ("phone", "chat", "phone"):
+        state.mark_accepted(entry.id, target=target)
+
+    assert [one.accepted_by for one in state.undelivered()] == [{"phone", "chat"}]
+
+
+def test_a_message_with_a_known_key_is_stored_once(state: State) -> None:
+    def same(_run: Run, _changed: Sequence[Transition]) -> Sequence[Message]:
+        return (Message(key="same", severity=Severity.WARNING, title="t", body="b"),)
+
+    state.record(run("a1"), compose=same)
+    state.record(run("a2"), compose=same)
+
+    assert [entry.message.key for entry in state.undelivered()] == ["same"]
+
+
+def test_a_compose_that_fails_leaves_nothing_of_the_run(state: State) -> None:
+    def broken(_run: Run, _changed: Sequence[Transition]) -> Sequence[Message]:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        state.record(run("a1", findings=(finding(),)), compose=broken)
+
+    assert state.runs() == ()
+    assert state.open_findings() == ()
+    assert state.last_slot(JOB) is None
+
+
+def test_names_that_are_not_utf8_are_kept_escaped_and_stay_the_same_finding(state: State) -> None:
+    hostile = finding("share/\udcff\n\x1b[31m", facts={"na\udcffme": "x\udcfe"})
+
+    first = state.record(run("a1", findings=(hostile,), error="\udcff"), compose=telling)
+    second = state.record(run("a2", findings=(hostile,)), compose=telling)
+
+    assert [one.change for one in first] == [Change.OPENED]
+    assert second == ()
+    assert state.open_findings()[0].finding.facts == {"na\\udcffme": "x\\udcfe"}
+
+
+def test_only_one_holder_at_a_time_and_the_other_is_told_who(
+    open_state: Opener, clock: FakeClock
+) -> None:
+    holder, other = open_state(), open_state()
+
+    with (
+        holder.lease(JOB, "a1"),
+        pytest.raises(LeaseHeld, match=r"postgres-backup is already running: run a1, process \d+"),
+        other.lease(JOB, "a2"),
+    ):
+        pass
+
+    with other.lease(JOB, "a3"), holder.lease("nfs-backup", "a4"):
+        assert clock.now() == NOON
+
+
+def test_of_many_that_want_a_lease_one_gets_it(open_state: Opener) -> None:
+    states = [open_state() for _ in range(8)]
+    start, decided = threading.Barrier(8), threading.Barrier(8)
+    got: list[str] = []
+
+    def compete(number: int) -> None:
+        start.wait()
+        try:
+            with states[number].lease(JOB, str(number)):
+                got.append("lease")
+                decided.wait()
+        except LeaseHeld:
+            got.append("refused")
+            decided.wait()
+
+    threads = [threading.Thread(target=compete, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(got) == ["lease", *["refused"] * 7]
+
+
+def test_threads_record_at_once_and_nothing_is_lost(open_state: Opener) -> None:
+    states = [open_state(), open_state()]
+
+    def record(number: int) -> None:
+        for index in range(10):
+            subject = f"database/main/db{number}"
+            states[number % 2].record(
+                run(f"{number}-{index}", job=f"job-{number}", findings=(finding(subject),)),
+                compose=telling,
+            )
+
+    threads = [threading.Thread(target=record, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(states[0].runs(limit=100)) == 40
+    assert len(states[1].undelivered()) == 4
+
+
+def test_closing_twice_is_fine(state: State) -> None:
+    state.close()
+    state.close()
+
+
+def test_history_is_bounded_and_forgets_the_oldest_first(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsd.state.sqlite.RUNS_KEPT", 3)
+    state.begin(job=JOB, run_id="unfinished", slot=NOON, at=NOON)
+
+    for number in range(5):
+        state.record(run(f"a{number}", minute=-number), compose=silent)
+
+    assert RUNS_KEPT == 1000
+    assert [one.run_id for one in state.runs()] == ["a4", "a3", "a2"]
+    assert state.last_slot(JOB) == NOON
+    assert [one[1] for one in state.running()] == ["unfinished"]
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from opsd.clock import SystemClock
+from opsd.state.sqlite import SqliteState
+state = SqliteState(Path(sys.argv[1]), clock=SystemClock())
+with state.lease("postgres-backup", "dead"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lease_ends_with_its_process_even_when_that_is_killed(
+    state: State, tmp_path: Path
+) -> None:
+    path = tmp_path / "state" / "state.db"
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(LeaseHeld, match="run dead"), state.lease(JOB, "a1"):
+            pass
+        holder.kill()
+        holder.wait()
+
+    with state.lease(JOB, "a2"):
+        pass
