@@ -36,7 +36,7 @@ class Table(BaseModel):
     documentation of the key, in config.schema.json and in docs/configuration.md.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def parse_duration(raw: Any) -> timedelta:

@@ -1,0 +1,150 @@
+"""The shape of the whole configuration file: one model, put together from what opsd can run.
+
+The same model checks the file, prints the JSON schema for editors, and lists every key for
+the documentation, so the three cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import zoneinfo
+from collections.abc import Sequence
+from datetime import UTC
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, create_model
+from pydantic_core import PydanticCustomError
+
+from opsd.config import (
+    AlertTarget,
+    DirectoryTable,
+    Duration,
+    S3Table,
+    Table,
+    unique_names,
+)
+from opsd.cron import parse
+from opsd.job import AnyJob
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
+
+RepositoryTable = DirectoryTable | S3Table
+
+
+def _check_timezone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise PydanticCustomError("unknown_timezone", "unknown", {"name": value}) from None
+    return value
+
+
+def _check_schedule(value: str) -> str:
+    parse(value, timezone=UTC, spread_by="")
+    return value
+
+
+def _check_absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("must be an absolute path: opsd may be started in any directory")
+    return value
+
+
+class OpsdTable(Table):
+    """What concerns opsd as a whole."""
+
+    state_dir: Annotated[Path, AfterValidator(_check_absolute)] = Field(
+        default=Path("/var/lib/opsd"),
+        description="run history, open findings, leases, scratch space; a local disk, never NFS",
+    )
+    timezone: Annotated[str, AfterValidator(_check_timezone)] = Field(
+        default="UTC",
+        description="in which schedules and the days of retention are meant",
+        examples=["Europe/Berlin"],
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="how much is written to stderr"
+    )
+
+
+class AlertsTable(Table):
+    """Where messages go."""
+
+    targets: Annotated[tuple[AlertTarget, ...], AfterValidator(unique_names)] = Field(
+        default=(), description="services and phones; none: findings are only kept and shown"
+    )
+
+
+class JobTable(Table):
+    """What every job has besides its own settings."""
+
+    enabled: bool = Field(default=True, description="false: kept here, but never run")
+    schedule: str
+    timeout: Duration
+
+
+class Document(Table):
+    """The whole file; `document_model` adds the jobs."""
+
+    opsd: OpsdTable = Field(default=OpsdTable(), description="opsd as a whole")
+    repositories: dict[
+        Annotated[str, Field(pattern=NAME_PATTERN)],
+        Annotated[RepositoryTable, Field(discriminator="type")],
+    ] = Field(default={}, description="where backups are kept; NAME is yours to choose")
+    alerts: AlertsTable = Field(default=AlertsTable(), description="where messages go")
+    jobs: Any = Field(default=None, description="what is to run")
+
+
+def document_model(jobs: Sequence[AnyJob]) -> type[Document]:
+    """The model of a whole file in which any of `jobs` may be configured."""
+    tables: dict[str, Any] = {
+        # No default: a job without a table is not configured, whatever its settings need.
+        _field_name(job): (_job_table(job), Field(default_factory=_absent, alias=job.name))
+        for job in jobs
+    }
+    jobs_table: Any = create_model(
+        "JobsTable",
+        __config__=ConfigDict(extra="forbid", frozen=True),
+        __doc__="The jobs that are to run; one without a table is not run.",
+        **tables,
+    )
+    document: type[Document] = create_model(
+        "Document",
+        __base__=Document,
+        __doc__="The configuration of opsd.",
+        jobs=(jobs_table, Field(default_factory=jobs_table, description="what is to run")),
+    )
+    return document
+
+
+def configured(document: Document, job: AnyJob) -> JobTable | None:
+    """The table of `job` in a checked file, if it has one."""
+    table: JobTable | None = getattr(document.jobs, _field_name(job))
+    return table
+
+
+def _job_table(job: AnyJob) -> type[Table]:
+    """What every job has, and the job's own settings."""
+    build: Any = create_model  # its stubs do not know several bases
+    model: type[Table] = build(
+        f"{''.join(part.title() for part in job.name.split('-'))}Table",
+        __base__=(JobTable, job.settings),
+        __doc__=job.summary,
+        schedule=(
+            Annotated[str, AfterValidator(_check_schedule)],
+            Field(default=job.schedule, description="cron expression, in the time zone of [opsd]"),
+        ),
+        timeout=(
+            Duration,
+            Field(default=job.timeout, description="a run that takes longer is ended"),
+        ),
+    )
+    return model
+
+
+def _field_name(job: AnyJob) -> str:
+    return job.name.replace("-", "_")
+
+
+def _absent() -> None:
+    return None
