@@ -1,0 +1,125 @@
+"""Fixtures for the real parts. They start on first use, one set for each test process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.rig import parts, postgres, s3, scratch
+from tests.rig import sink as http_sink
+from tests.rig import sshd as ssh_rig
+
+PgOf = Callable[[int], postgres.PgServer]
+
+
+def pytest_configure() -> None:
+    """Find the programs of the set-up, and clear what a killed run left."""
+    parts.put_cache_on_path()
+    scratch.sweep()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in the last lines what was not tested, and how to get it."""
+    reasons: dict[str, int] = {}
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        _, found, part = reason.partition(parts.MISSING)
+        if found:
+            reasons[part] = reasons.get(part, 0) + 1
+    if reasons:
+        terminalreporter.section("NOT TESTED: parts are missing", red=True, bold=True)
+    for part, count in sorted(reasons.items()):
+        terminalreporter.line(f"{count} tests skipped for want of {part}", red=True)
+
+
+@pytest.fixture(scope="session")
+def pg_majors() -> tuple[int, ...]:
+    """Every PostgreSQL major that opsd supports, oldest first."""
+    return postgres.MAJORS
+
+
+@pytest.fixture(scope="session")
+def pg_of() -> Iterator[PgOf]:
+    """The shared server of a major: ``pg_of(16)``. Tests make databases of their own in it."""
+    with contextlib.ExitStack() as stack:
+        servers: dict[int, postgres.PgServer] = {}
+
+        def server_of(major: int) -> postgres.PgServer:
+            if major not in servers:
+                servers[major] = stack.enter_context(postgres.running(major))
+            return servers[major]
+
+        yield server_of
+
+
+@pytest.fixture(scope="session")
+def pg(pg_of: PgOf) -> postgres.PgServer:
+    """The shared server of the newest major."""
+    return pg_of(postgres.MAJORS[-1])
+
+
+@pytest.fixture
+def empty_pg(pg: postgres.PgServer) -> postgres.PgServer:
+    """The shared server of the newest major, with no database or role but its own."""
+    pg.reset()
+    return pg
+
+
+@pytest.fixture
+def own_pg() -> Iterator[postgres.PgServer]:
+    """A server for this test alone, to be stopped, killed or frozen."""
+    with postgres.running(postgres.MAJORS[-1]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.S3Server]:
+    """The shared S3 server. Tests make buckets of their own in it."""
+    with s3.running() as server:
+        yield server
+
+
+@pytest.fixture
+def own_s3_server() -> Iterator[s3.S3Server]:
+    """An S3 server for this test alone, to be killed or frozen."""
+    with s3.running() as server:
+        yield server
+
+
+@pytest.fixture
+def sink() -> Iterator[http_sink.Sink]:
+    """An HTTP server that keeps what it is sent."""
+    with http_sink.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def sshd() -> Iterator[ssh_rig.SshServer]:
+    """The shared sshd, which lets the tests in as the user that runs them."""
+    with ssh_rig.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def restic() -> Path:
+    """The restic of the set-up, which is also first on PATH."""
+    return parts.program("restic")
+
+
+@pytest.fixture(scope="session")
+def rsync() -> Path:
+    """The rsync of the machine."""
+    return parts.program("rsync")
+
+
+@pytest.fixture
+def small_tmpfs() -> Iterator[Callable[[str], Path]]:
+    """Make file systems that really fill up: ``small_tmpfs("8m")``."""
+    if os.geteuid() != 0:
+        pytest.skip("a file system can be mounted by root only")
+    with contextlib.ExitStack() as stack:
+        yield lambda size: stack.enter_context(scratch.tmpfs(size))

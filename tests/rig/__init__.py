@@ -1,0 +1,1 @@
+"""The real parts that the tests run against, started on demand and gone with the test process."""

@@ -1,0 +1,42 @@
+"""Where the real parts lie, and what happens when one is missing.
+
+`make setup` puts them into a cache outside the tree. On a developer's machine a missing part
+skips the tests that need it, loudly; in CI (``CI=true``) it fails them, because a test that
+silently stopped running proves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+CACHE = Path(
+    os.environ.get("OPSD_CACHE")
+    or ("/var/cache/opsd" if os.geteuid() == 0 else Path.home() / ".cache/opsd")
+)
+MISSING = "missing part: "  # how the reason of such a skip begins; the last lines look for it
+
+
+def missing(part: str, remedy: str = "make setup") -> NoReturn:
+    """Skip the running test, or fail it in CI, because a real part is not there."""
+    reason = f"{MISSING}{part}: run `{remedy}`"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def program(name: str) -> Path:
+    """The path of an installed program; PATH includes the cache and the sbin directories."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin")
+    return Path(found) if found else missing(name)
+
+
+def put_cache_on_path() -> None:
+    """Let this process and its children find the programs that the set-up brought."""
+    ours = (CACHE / "bin", Path(sys.executable).parent)
+    os.environ["PATH"] = ":".join([*map(str, ours), os.environ["PATH"]])
