@@ -11,13 +11,14 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from opsd.backup.naming import stamp
 from opsd.errors import PermanentError
 
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # a time without a zone is damage
 FORMAT = 1  # raised when a reader of today would misread what is written
 
 
@@ -34,13 +35,18 @@ class Level(enum.IntEnum):
         """Lower-case name, as in JSON and on the screen."""
         return self.name.lower()
 
+    @classmethod
+    def of(cls, label: str) -> Level:
+        """The level of a label; NONE for one that this version does not know."""
+        return next((level for level in cls if level.label == label), cls.NONE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """One attempt to prove a backup, successful or not."""
 
     level: str  #: a `Level` label
-    at: datetime  #: aware UTC
+    at: Moment  #: aware UTC
     ok: bool
     detail: str = ""  #: what was compared, or what did not match
 
@@ -52,9 +58,9 @@ class Manifest:
     format: int = FORMAT
     kind: str  #: ``pg_dump``, ``pg_globals``, ``restic``, ``rsync``
     subject: str  #: the series: ``database/main/app``; also the prefix of its keys
-    slot: datetime  #: aware UTC, whole seconds
+    slot: Moment  #: aware UTC, whole seconds
     run_id: str
-    created_at: datetime  #: when the data was complete, aware UTC
+    created_at: Moment  #: when the data was complete, aware UTC
     key: str  #: the data object; empty when an engine keeps the data (restic, rsync)
     size_bytes: int  #: stored bytes; restic: bytes added to its repository
     sha256: str  #: of the stored bytes; restic: the snapshot id; rsync: of its checksum list
@@ -120,7 +126,7 @@ def decode_later(content: bytes, *, key: str) -> LaterVerification:
 def _decode(content: bytes, key: str, into: type[RecordT]) -> RecordT:
     try:
         value = msgspec.json.decode(content, type=into)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise DamagedManifest(f"{key}: not a readable manifest: {exc}") from exc
     if value.format > FORMAT:
         raise DamagedManifest(
