@@ -9,16 +9,19 @@ removing it would mangle ordinary words; `opsd check` warns about such secrets.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 from opsd.errors import ConfigError
+from opsd.text import storable
 
 SHORTEST_REDACTED = 4  # characters
 MASK = "[redacted]"
 
-_revealed: set[str] = set()
+_revealed: tuple[str, ...] = ()  # longest first, so that a secret inside another goes with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +49,32 @@ class Secret:
 
 def conceal(value: str) -> None:
     """Have `redact` remove `value`, for secrets that are part of something else (a URL)."""
-    if len(value) >= SHORTEST_REDACTED:
-        _revealed.add(value)
+    global _revealed  # noqa: PLW0603 - one process, one set of secrets; replaced as a whole
+    if len(value) >= SHORTEST_REDACTED and value not in _revealed:
+        forms = {*_revealed, *_forms(value)}
+        _revealed = tuple(sorted(forms, key=len, reverse=True))
 
 
 def redact(text: str) -> str:
     """Replace every secret that was read so far by a mask."""
-    for value in sorted(_revealed, key=len, reverse=True):
+    for value in _revealed:
         text = text.replace(value, MASK)
     return text
+
+
+def _forms(value: str) -> set[str]:
+    """`value` as it is, and as URLs, JSON, tracebacks and error texts write it."""
+    in_one_line = " ".join(value.split())
+    return {
+        value,
+        storable(value),
+        quote(value, safe="", errors="surrogateescape"),
+        quote(value, errors="surrogateescape"),
+        quote_plus(value, errors="surrogateescape"),
+        json.dumps(value)[1:-1],
+        repr(value)[1:-1],
+        in_one_line if len(in_one_line) >= SHORTEST_REDACTED else value,
+    }
 
 
 def _from_environment(name: str) -> str:
