@@ -27,6 +27,8 @@ from opsd.errors import ConfigError, PermanentError
 
 DEBIAN_DIRS = "/usr/lib/postgresql"
 PROGRAMS = ("pg_dump", "pg_dumpall", "pg_restore")
+# A server whose machine lost its power is noticed within two minutes, not after two hours.
+KEEPALIVE = "keepalives_idle=30 keepalives_interval=10 keepalives_count=6 tcp_user_timeout=90000"
 ZSTD, GZIP = "zstd:1", "gzip:1"
 
 _VERSION = re.compile(r"\(PostgreSQL\) ((\d+)[^ \n]*)")
@@ -100,7 +102,7 @@ def for_restore(tools: Sequence[Tools], *, dumped_with: int, server_major: int) 
             f"no pg_restore {dumped_with} or newer is installed (found: {have});"
             f" apt-get install postgresql-client-{dumped_with}"
         )
-    return min(usable, key=lambda one: (abs(one.major - server_major), -one.major))
+    return min(usable, key=lambda one: (abs(one.major - server_major), one.major))
 
 
 def compression(tools: Tools, *, deadline: Deadline) -> str:
@@ -127,6 +129,15 @@ def compress_option(tools: Tools, method: str) -> str:
     if tools.major < _COMPRESS_METHOD_SINCE:
         return f"--compress={method.removeprefix('gzip:')}"
     return f"--compress={method}"
+
+
+def conninfo(database: str) -> str:
+    """A connection string that names `database` and nothing else, whatever its name holds.
+
+    For the one option of pg_dumpall that cannot come from the environment.
+    """
+    escaped = database.replace("\\", "\\\\").replace("'", "\\'")
+    return f"dbname='{escaped}'"
 
 
 @contextlib.contextmanager

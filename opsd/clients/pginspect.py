@@ -46,6 +46,7 @@ class ServerFacts:
     bypasses_rls: bool
     reads_all_data: bool  #: superuser or member of pg_read_all_data
     reads_password_hashes: bool
+    roles: tuple[str, ...]  #: all but those that PostgreSQL brings along
     databases: tuple[Database, ...]
 
     @property
@@ -72,6 +73,7 @@ class Contents:
     tables: tuple[Table, ...]  #: smallest first
     extensions: tuple[tuple[str, str], ...]  #: name, version
     roles: tuple[str, ...]  #: that objects of the database are owned by or granted to
+    settings: tuple[tuple[str, str, str], ...]  #: (role or "", name, value): ALTER ... SET
     large_objects: int
     unreadable_large_objects: int
     unreadable: tuple[str, ...]  #: ``table public.a``: pg_dump would fail on each
@@ -86,6 +88,8 @@ SELECT current_setting('server_version_num')::int, current_setting('server_versi
        has_table_privilege('pg_catalog.pg_authid', 'SELECT')
 FROM pg_roles WHERE rolname = current_user
 """
+
+_ALL_ROLES = "SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1"
 
 _DATABASES = """
 SELECT datname,
@@ -124,6 +128,14 @@ WHERE s.refclassid = 'pg_authid'::regclass
   AND s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND r.rolname !~ '^pg_'
 ORDER BY 1
+"""
+
+_SETTINGS = """
+SELECT coalesce(r.rolname, ''), split_part(one, '=', 1), substr(one, strpos(one, '=') + 1)
+FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) one
+    LEFT JOIN pg_roles r ON r.oid = s.setrole
+WHERE s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+ORDER BY 1, 2
 """
 
 _LARGE_OBJECTS = """
@@ -173,6 +185,7 @@ def inspect(session: Session) -> ServerFacts:
         bypasses_rls=bypasses,
         reads_all_data=reads,
         reads_password_hashes=hashes,
+        roles=tuple(name for (name,) in session.query(_ALL_ROLES)),
         databases=tuple(
             Database(
                 name=name,
@@ -220,6 +233,7 @@ def contents(session: Session) -> Contents:
         tables=tuple(_table(row) for row in session.query(_TABLES)),
         extensions=tuple((name, version) for name, version in session.query(_EXTENSIONS)),
         roles=tuple(name for (name,) in session.query(_ROLES)),
+        settings=tuple((role, name, value) for role, name, value in session.query(_SETTINGS)),
         large_objects=large,
         unreadable_large_objects=unreadable_large,
         unreadable=tuple(f"{kind} {name}" for kind, name in unreadable),
