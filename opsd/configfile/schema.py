@@ -128,7 +128,7 @@ def _job_table(job: AnyJob) -> type[Table]:
     build: Any = create_model  # its stubs do not know several bases
     model: type[Table] = build(
         f"{''.join(part.title() for part in job.name.split('-'))}Table",
-        __base__=(JobTable, job.settings),
+        __base__=(job.settings, JobTable),
         __doc__=job.summary,
         schedule=(
             Annotated[str, AfterValidator(_check_schedule)],

@@ -1,0 +1,173 @@
+"""What a run did, for a person: a table, the findings with their remedies, one verdict line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from opsd.backup.manifest import Level
+from opsd.cli.render import (
+    Cell,
+    Column,
+    Row,
+    Screen,
+    Tone,
+    count_text,
+    joined,
+    name_text,
+    severity_cell,
+    size_text,
+    span_text,
+)
+from opsd.model import Artifact, Fact, Finding, Outcome, Run, Severity
+
+LEVEL_WORDS = {
+    Level.NONE.label: "not proven",
+    Level.READ_BACK.label: "read back",
+    Level.PARSED.label: "read back, parsed",
+    Level.RESTORED.label: "restored",
+}
+_KINDS = {"database": "database", "globals": "server's roles", "share": "share"}
+_COUNTED = ("tables", "rows", "roles", "files")  # facts that say what is in a backup
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """One run, as in every JSON output (docs/commands.md)."""
+    return {
+        "job": run.job,
+        "run_id": run.run_id,
+        "slot": run.slot,
+        "outcome": run.outcome.value,
+        "started_at": run.started_at,
+        "duration_s": round(run.duration.total_seconds(), 3),
+        "findings": [finding_json(finding) for finding in run.findings],
+        "artifacts": [_artifact_json(artifact) for artifact in run.artifacts],
+        "error": run.error,
+    }
+
+
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """One finding, as in every JSON output."""
+    return {
+        "check": finding.check,
+        "subject": finding.subject,
+        "severity": finding.severity.label,
+        "summary": finding.summary,
+        "remedy": finding.remedy,
+        "facts": dict(finding.facts),
+    }
+
+
+def _artifact_json(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "kind": artifact.kind,
+        "subject": artifact.subject,
+        "repository": artifact.repository,
+        "key": artifact.key,
+        "size_bytes": artifact.size_bytes,
+        "sha256": artifact.sha256,
+        "level": artifact.level,
+        "facts": dict(artifact.facts),
+    }
+
+
+def show_runs(screen: Screen, runs: Sequence[Run], *, dry_run: bool) -> None:
+    """Print what the runs made, what they found, and the verdict."""
+    rows = [row for run in runs for row in _rows(run)]
+    if rows:
+        titles = ("", "BACKUP", "SIZE", "CONTENT", "PROVEN", "WHERE", "TOOK")
+        screen.table(
+            [
+                Column(t, right=t in ("SIZE", "TOOK"), folds=t in ("BACKUP", "CONTENT"))
+                for t in titles
+            ],
+            rows,
+        )
+        screen.line()
+    for run in runs:
+        _show_findings(screen, run.findings)
+        if run.outcome is not Outcome.COMPLETED:
+            told = f"{run.job} {run.outcome.value.replace('_', ' ')}"
+            screen.detail(f"{told}: {run.error}", indent=0, mark="✗ ", tone=Tone.BAD)
+    text, tone = verdict(runs, dry_run=dry_run)
+    screen.line(text, tone)
+
+
+def _rows(run: Run) -> Iterator[Row]:
+    for artifact in run.artifacts:
+        yield (
+            Cell("✓", Tone.GOOD),
+            name_text(artifact.subject),
+            size_text(artifact.size_bytes),
+            Cell(content_text(artifact.facts), Tone.DIM),
+            LEVEL_WORDS.get(artifact.level, artifact.level),
+            artifact.repository,
+            _took(artifact),
+        )
+
+
+def _took(artifact: Artifact) -> str:
+    duration_s = artifact.facts.get("duration_s")
+    if not isinstance(duration_s, int | float):
+        return ""
+    return span_text(timedelta(seconds=duration_s))
+
+
+def content_text(facts: dict[str, Fact] | Any) -> str:
+    """``5 tables, 120,000 rows`` or ``409 files``: whatever the facts count."""
+    counted = [(name, facts.get(name)) for name in _COUNTED]
+    return ", ".join(
+        count_text(number, name.removesuffix("s"))
+        for name, number in counted
+        if isinstance(number, int) and not isinstance(number, bool)
+    )
+
+
+def _show_findings(screen: Screen, findings: Sequence[Finding]) -> None:
+    for finding in sorted(findings, key=lambda one: -one.severity):
+        severity = severity_cell(finding.severity)
+        mark = "✗ " if finding.severity is Severity.CRITICAL else "! "
+        mark = mark if finding.severity is not Severity.INFO else "· "
+        told = f"{name_text(finding.subject)}: {finding.summary}"
+        screen.detail(told, indent=0, mark=mark, tone=severity.tone)
+        if finding.remedy:
+            screen.detail(finding.remedy, indent=2, mark="> ")
+    if findings:
+        screen.line()
+
+
+def verdict(runs: Sequence[Run], *, dry_run: bool) -> tuple[str, Tone]:
+    """One sentence: what is safe now, or what is not and what to do."""
+    if dry_run:
+        return "Dry run: nothing was written, nothing was removed.", Tone.TITLE
+    failed = [run for run in runs if run.outcome is not Outcome.COMPLETED]
+    artifacts = [artifact for run in runs for artifact in run.artifacts]
+    safe = _safe_text(artifacts)
+    if failed:
+        names = joined([run.job for run in failed])
+        rest = f" {safe}" if artifacts else " Older backups are untouched."
+        return f"{names} did not complete.{rest} Mend what is marked ✗, then: " + " && ".join(
+            f"opsd run-job {run.job}" for run in failed
+        ), Tone.BAD
+    worst = max((f.severity for run in runs for f in run.findings), default=Severity.INFO)
+    if not artifacts:
+        return f"{joined([run.job for run in runs])} completed.", Tone.GOOD
+    return safe, Tone.GOOD if worst is Severity.INFO else Tone.WARNING
+
+
+def _safe_text(artifacts: Sequence[Artifact]) -> str:
+    if not artifacts:
+        return ""
+    subjects = {artifact.subject for artifact in artifacts}
+    counted = [
+        count_text(number, _KINDS.get(kind, kind), "servers' roles" if kind == "globals" else "")
+        for kind in _KINDS
+        if (number := sum(subject.split("/")[0] == kind for subject in subjects))
+    ]
+    are = "are" if len(subjects) > 1 else "is"
+    size = size_text(sum(artifact.size_bytes for artifact in artifacts))
+    where = joined(sorted({artifact.repository for artifact in artifacts}))
+    lowest = min(Level.of(artifact.level) for artifact in artifacts)
+    proof = "every byte was read back and matches" if lowest >= Level.READ_BACK else "NOT proven"
+    return f"{joined(counted)} {are} safe: {size} in {where}, {proof}."
