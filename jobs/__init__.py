@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobs import postgres_backup
 from opsd.job import AnyJob
 
-JOBS: tuple[AnyJob, ...] = ()
+JOBS: tuple[AnyJob, ...] = (postgres_backup.JOB,)

@@ -18,6 +18,8 @@ from opsd.text import storable
 
 SourceT = TypeVar("SourceT", "DumpSource", "GlobalsSource")
 
+SCRATCH_PREFIX = "opsd_scratch_"  # databases that a restore has not finished; never dumped
+
 PG_DUMP = "pg_dump"  # kinds of manifests
 PG_GLOBALS = "pg_globals"
 

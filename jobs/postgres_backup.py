@@ -1,0 +1,458 @@
+"""Is every database of every server dumped, and is it proven that the dump can be read?
+
+Per server the roles and each database are dumped, several at once, into every repository;
+read back, parsed, published; and only then old backups go. One database, server or
+repository that fails stops none of the others, and is told with what to do about it.
+
+Limits: a dump is a state of one database at one time; two databases of one server are not
+dumped at the same instant. What happens between two dumps is lost with the server.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from opsd.backup import housekeeping, naming, pgfindings, pgtools
+from opsd.backup.catalog import Catalog, read_catalog
+from opsd.backup.delivery import Delivery
+from opsd.backup.manifest import manifest_key
+from opsd.backup.pgdump import (
+    How,
+    database_subject,
+    dump_database,
+    dump_globals,
+    globals_subject,
+)
+from opsd.backup.pgsource import SCRATCH_PREFIX
+from opsd.backup.repository import Repository
+from opsd.clients.pginspect import Database, ServerFacts, inspect
+from opsd.clients.pgserver import Server, SslMode
+from opsd.config import Duration, Keep, RepositoryName, SecretRef, Table, unique_names
+from opsd.errors import DeadlineExceeded, PartialFailure, PermanentError, TransientError
+from opsd.job import Context, Job, Observation
+from opsd.model import Finding, Seen, Severity
+from opsd.text import shortened
+
+INSPECT_S = 30.0  # for asking one server what it holds
+MOST_NAMED = 5  # subjects that the run's error names
+
+
+class ServerTable(Table):
+    """One PostgreSQL server."""
+
+    name: str = Field(
+        min_length=1, max_length=60, description="part of the backups' names; never change it"
+    )
+    host: str = Field(
+        min_length=1,
+        description="name, address, or absolute path of a socket directory; not a pooler",
+        examples=["postgres.databases.svc"],
+    )
+    port: int = Field(5432, ge=1, le=65535, description="TCP port, or number of the socket")
+    user: str = Field(
+        "opsd_backup", min_length=1, description="role; its least rights: docs/postgres.md"
+    )
+    password: SecretRef | None = Field(
+        None, description="of the role; none for peer or trust", examples=["env:OPSD_PG_PASSWORD"]
+    )
+    sslmode: Literal[
+        "auto", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"
+    ] = Field(
+        "auto",
+        description="as in libpq; auto is verify-full with ca_file, and prefer without",
+    )
+    ca_file: Path | None = Field(
+        None,
+        description="certificates of the authority that signed the server's",
+        examples=["/etc/opsd/postgres-ca.pem"],
+    )
+    maintenance_database: str = Field(
+        "postgres", min_length=1, description="where the list of databases is asked for"
+    )
+    databases: tuple[str, ...] = Field(
+        ("*",), min_length=1, description="names or patterns (* ?) of what is dumped"
+    )
+    exclude: tuple[str, ...] = Field((), description="names or patterns of what is not")
+
+
+class Settings(Table):
+    """Settings of postgres-backup."""
+
+    repositories: tuple[RepositoryName, ...] = Field(
+        min_length=1, description="where the dumps go; each gets all of them", examples=[["usb"]]
+    )
+    servers: Annotated[tuple[ServerTable, ...], AfterValidator(unique_names)] = Field(
+        min_length=1, description="the servers to dump"
+    )
+    concurrency: int = Field(2, ge=1, le=32, description="databases dumped at the same time")
+    recipients: tuple[str, ...] = Field(
+        (), description="age public keys; dumps are encrypted to them, none: not encrypted"
+    )
+    client_dirs: tuple[Path, ...] = Field(
+        (), description="directories with pg_dump, looked at before /usr/lib/postgresql/*/bin"
+    )
+    count_rows: Duration = Field(
+        timedelta(minutes=10),
+        description="time for counting one database's rows; beyond it they are estimates",
+    )
+    lock_wait: Duration = Field(
+        timedelta(minutes=1), description="how long a dump waits for a table that is locked"
+    )
+    large_objects: Literal["require", "skip"] = Field(
+        "require", description="skip: dump without them, which makes the dump partial"
+    )
+    shrink_warning: int = Field(
+        50, ge=1, le=100, description="percent below the usual size that are worth a warning"
+    )
+    keep: Keep = Field(default_factory=Keep, description="which dumps of a database stay")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A server and which of its databases are wanted."""
+
+    server: Server
+    databases: tuple[str, ...] = ("*",)  #: names or patterns
+    exclude: tuple[str, ...] = ()
+
+    def wants(self, database: str) -> bool:
+        """Whether the configuration asks for this database."""
+        return _matches(database, self.databases) and not _matches(database, self.exclude)
+
+
+def targets(settings: Settings) -> tuple[Target, ...]:
+    """Where the servers come from: today the configuration only."""
+    return tuple(
+        Target(server=server_of(table), databases=table.databases, exclude=table.exclude)
+        for table in settings.servers
+    )
+
+
+def server_of(table: ServerTable) -> Server:
+    """The server that a table of the configuration describes."""
+    automatic: SslMode = "verify-full" if table.ca_file else "prefer"
+    return Server(
+        name=table.name,
+        host=table.host,
+        port=table.port,
+        user=table.user,
+        password=table.password,
+        sslmode=automatic if table.sslmode == "auto" else table.sslmode,
+        sslrootcert=table.ca_file,
+        maintenance_database=table.maintenance_database,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """One dump to make: of a database, or of a server's roles when `database` is None."""
+
+    subject: str
+    target: Target
+    facts: ServerFacts
+    tools: pgtools.Tools
+    database: Database | None
+
+
+@dataclass(slots=True)
+class _Result:
+    """What one dump came to."""
+
+    subject: str
+    observations: list[Observation] = field(default_factory=list)
+    failed: bool = False
+    timed_out: bool = False
+
+
+def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
+    """Back up every wanted database of every server."""
+    backup = _Backup(ctx, settings)
+    yield from backup.open_repositories()
+    yield from backup.look_at_servers()
+    if ctx.dry_run:
+        yield from backup.describe()
+    else:
+        yield from backup.work()
+    backup.conclude()
+
+
+class _Backup:
+    """One run."""
+
+    def __init__(self, ctx: Context, settings: Settings) -> None:
+        self._ctx = ctx
+        self._settings = settings
+        self._repositories: list[Repository] = []
+        self._catalogs: dict[str, Catalog] = {}
+        self._tasks: list[_Task] = []
+        self._failed: list[str] = []
+        self._timed_out = False
+
+    def open_repositories(self) -> Iterator[Observation]:
+        """Read what every repository holds; one that cannot be read is left out."""
+        for name in dict.fromkeys(self._settings.repositories):
+            try:
+                repository = self._ctx.repository(name)
+                self._catalogs[name] = _merged(
+                    read_catalog(repository, "database/"), read_catalog(repository, "globals/")
+                )
+            except (TransientError, PermanentError) as exc:
+                self._failed.append(f"repository/{name}")
+                yield pgfindings.unreachable("repository.unreachable", f"repository/{name}", exc)
+            else:
+                self._repositories.append(repository)
+                yield from pgfindings.damaged(name, self._catalogs[name])
+                yield Seen(subject=f"repository/{name}")
+        if not self._repositories:
+            raise PartialFailure("no repository can be reached, so nothing was backed up")
+
+    def look_at_servers(self) -> Iterator[Observation]:
+        """Find out what is to be dumped; a server that is down is one finding."""
+        tools = pgtools.installed(self._settings.client_dirs, deadline=self._ctx.deadline)
+        for target in targets(self._settings):
+            server, subject = target.server, f"server/{target.server.name}"
+            try:
+                within_s = min(INSPECT_S, self._ctx.remaining())
+                with self._ctx.postgres.connect(server, within_s=within_s) as session:
+                    facts = inspect(session)
+                chosen = pgtools.for_dump(tools, facts.major)
+            except pgtools.ClientMissing as exc:
+                self._failed.append(subject)
+                yield pgfindings.unreachable("postgres.client_missing", subject, exc)
+            except (TransientError, PermanentError) as exc:
+                self._failed.append(subject)
+                yield pgfindings.unreachable("postgres.unreachable", subject, exc)
+            else:
+                yield from self._plan(target, facts, chosen)
+                yield Seen(subject=subject)
+
+    def _plan(
+        self, target: Target, facts: ServerFacts, tools: pgtools.Tools
+    ) -> Iterator[Observation]:
+        server = target.server
+        yield from pgfindings.about_server(server, facts, tools)
+        yield from _missing(target, facts)
+        yield from self._vanished(server, facts)
+        self._add(globals_subject(server), target, facts, tools, None)
+        wanted = [one for one in facts.databases if is_dumped(one) and target.wants(one.name)]
+        # The largest first, so that it does not run alone at the end.
+        for database in sorted(wanted, key=lambda one: -one.size_bytes):
+            subject = database_subject(server, database.name)
+            self._add(subject, target, facts, tools, database)
+
+    def _vanished(self, server: Server, facts: ServerFacts) -> Iterator[Finding]:
+        """Tell once per database that has backups and is not on its server any more."""
+        there = {database_subject(server, database.name) for database in facts.databases}
+        backed_up = {name for one in self._catalogs.values() for name in one.subjects}
+        for subject in sorted(backed_up - there):
+            if subject.startswith(f"{naming.subject('database', server.name)}/"):
+                yield Finding(
+                    check="postgres.database_vanished",
+                    subject=subject,
+                    severity=Severity.INFO,
+                    summary="the database is not on its server any more; its backups are kept",
+                    remedy=f"opsd backups list {subject}",
+                )
+
+    def _add(
+        self,
+        subject: str,
+        target: Target,
+        facts: ServerFacts,
+        tools: pgtools.Tools,
+        database: Database | None,
+    ) -> None:
+        self._tasks.append(
+            _Task(subject=subject, target=target, facts=facts, tools=tools, database=database)
+        )
+
+    def work(self) -> Iterator[Observation]:
+        """Make the dumps, several at once, and yield what each came to as it ends."""
+        with ThreadPoolExecutor(self._settings.concurrency, thread_name_prefix="dump") as pool:
+            for future in as_completed(pool.submit(self._make, task) for task in self._tasks):
+                result = future.result()
+                yield from result.observations
+                if result.failed:
+                    self._failed.append(result.subject)
+                self._timed_out = self._timed_out or result.timed_out
+
+    def conclude(self) -> None:
+        """Say what the run came to.
+
+        Raises:
+            DeadlineExceeded: time ran out before everything was dumped.
+            PartialFailure: something failed; it was told in findings.
+        """
+        if self._failed:
+            total = len(self._tasks) + sum(1 for one in self._failed if _is_place(one))
+            text = f"{len(self._failed)} of {total} failed: {_some(self._failed)}"
+            raise DeadlineExceeded(text) if self._timed_out else PartialFailure(text)
+
+    def _make(self, task: _Task) -> _Result:
+        """Dump one subject into every repository that lacks this slot's result."""
+        result = _Result(task.subject)
+        lacking = [one for one in self._repositories if not self._has_slot(one, task.subject)]
+        now = self._ctx.clock.now()
+        for repository in lacking:
+            result.observations += housekeeping.clear_leftovers(
+                repository, task.subject, dead_runs=self._ctx.dead_runs, now=now
+            )
+        if not lacking:
+            result.observations.append(Seen(subject=task.subject))
+            return result
+        try:
+            delivery = self._dump(task, lacking)
+        except DeadlineExceeded as exc:
+            result.failed = result.timed_out = True
+            result.observations.append(pgfindings.dump_failed(task.subject, exc))
+        except (TransientError, PermanentError) as exc:
+            result.failed, result.timed_out = True, self._is_over()
+            result.observations.append(pgfindings.dump_failed(task.subject, exc))
+        else:
+            result.failed = bool(delivery.failures)
+            result.observations.append(Seen(subject=task.subject))
+            result.observations += self._told(task, delivery)
+        return result
+
+    def _dump(self, task: _Task, repositories: Sequence[Repository]) -> Delivery:
+        settings, ctx = self._settings, self._ctx
+        how = How(
+            postgres=ctx.postgres,
+            tools=task.tools,
+            repositories=repositories,
+            recipients=settings.recipients,
+            slot=ctx.slot,
+            run_id=ctx.run_id,
+            lock_wait_s=settings.lock_wait.total_seconds(),
+            count_budget_s=settings.count_rows.total_seconds(),
+            skip_large_objects=settings.large_objects == "skip",
+            deadline=ctx.deadline,
+            progress=ctx.progress,
+        )
+        if task.database is None:
+            return dump_globals(task.target.server, task.facts, how)
+        return dump_database(
+            task.target.server,
+            task.facts,
+            task.database,
+            how,
+            expected_bytes=self._last_size(task.subject),
+        )
+
+    def _told(self, task: _Task, delivery: Delivery) -> Iterator[Observation]:
+        """What one delivery means, and retention where it succeeded."""
+        ctx, settings = self._ctx, self._settings
+        by_name = {repository.name: repository for repository in self._repositories}
+        for name, exc in delivery.failures.items():
+            yield pgfindings.not_stored(name, task.subject, exc)
+        for name, published in delivery.published.items():
+            manifest = published.manifest
+            before = self._catalogs[name].series(task.subject)
+            yield pgfindings.artifact(name, published)
+            yield Seen(subject=f"repository/{name}/{task.subject}")
+            yield from housekeeping.shrunk(
+                manifest, before, percent=settings.shrink_warning, repository=name
+            )
+            yield from housekeeping.retain(
+                by_name[name],
+                task.subject,
+                settings.keep,
+                now=ctx.clock.now(),
+                timezone=ctx.timezone,
+            )
+        yield from pgfindings.about_dump(delivery)
+
+    def describe(self) -> Iterator[Observation]:
+        """Say what a run would do; nothing is written, not even a probe."""
+        for task in self._tasks:
+            names = ", ".join(one.name for one in self._repositories)
+            size = task.database.size_bytes if task.database else 0
+            yield Finding(
+                check="dry_run.dump",
+                subject=task.subject,
+                severity=Severity.INFO,
+                summary=shortened(f"would be dumped to {names}", 120),
+                facts={"database_size_bytes": size, "pg_dump": task.tools.version},
+            )
+            for repository in self._repositories:
+                yield from housekeeping.describe(
+                    repository,
+                    task.subject,
+                    self._settings.keep,
+                    now=self._ctx.clock.now(),
+                    timezone=self._ctx.timezone,
+                )
+
+    def _has_slot(self, repository: Repository, subject: str) -> bool:
+        key = manifest_key(subject, self._ctx.slot)
+        return any(one.key == key for one in self._catalogs[repository.name].series(subject))
+
+    def _last_size(self, subject: str) -> int:
+        sizes = (one.series(subject)[:1] for one in self._catalogs.values())
+        return max((last[0].manifest.size_bytes for last in sizes if last), default=0)
+
+    def _is_over(self) -> bool:
+        return self._ctx.clock.monotonic() >= self._ctx.deadline.at
+
+
+def is_dumped(database: Database) -> bool:
+    """Whether a database is one of its owner's: no template, open for connections."""
+    return (
+        database.allows_connections
+        and not database.is_template
+        and not database.name.startswith(SCRATCH_PREFIX)
+    )
+
+
+def _missing(target: Target, facts: ServerFacts) -> Iterator[Finding]:
+    """Databases that the configuration names and the server does not have."""
+    there = {database.name for database in facts.databases}
+    for name in target.databases:
+        if not set(name) & set("*?[") and name not in there:
+            yield Finding(
+                check="postgres.database_missing",
+                subject=database_subject(target.server, name),
+                severity=Severity.WARNING,
+                summary="the configuration names this database, the server does not have it",
+                remedy=f"take it out of databases of server {target.server.name}, or create it",
+            )
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _merged(first: Catalog, second: Catalog) -> Catalog:
+    return Catalog(
+        backups=first.backups + second.backups, problems=first.problems + second.problems
+    )
+
+
+def _is_place(subject: str) -> bool:
+    """A server or repository that failed as a whole, and so has no task."""
+    return subject.startswith(("server/", "repository/"))
+
+
+def _some(subjects: Sequence[str]) -> str:
+    named = ", ".join(subjects[:MOST_NAMED])
+    more = len(subjects) - MOST_NAMED
+    return f"{named} and {more} more" if more > 0 else named
+
+
+JOB = Job(
+    name="postgres-backup",
+    summary="dump every database of every PostgreSQL server, and prove the dumps",
+    group="backup",
+    schedule="15 2 * * *",
+    timeout=timedelta(hours=6),
+    settings=Settings,
+    run=run,
+)

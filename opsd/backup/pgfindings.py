@@ -1,0 +1,151 @@
+"""What a person is told about dumps: each fact with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from opsd.backup.catalog import Catalog
+from opsd.backup.delivery import Corrupted, Delivery, Published
+from opsd.backup.manifest import Manifest
+from opsd.backup.pgdump import DumpFailed, RightsMissing, database_subject
+from opsd.backup.pgsource import PG_DUMP, SCRATCH_PREFIX, dump_source, globals_source
+from opsd.backup.pgtools import Tools
+from opsd.clients.pginspect import ServerFacts
+from opsd.clients.pgserver import Server, quote_identifier
+from opsd.errors import OpsdError
+from opsd.model import Artifact, Fact, Finding, Severity
+from opsd.text import printable, shortened
+
+SUMMARY_CHARACTERS = 120
+
+
+def about_server(server: Server, facts: ServerFacts, tools: Tools) -> Iterator[Finding]:
+    """What about this server's dumps is not as it should be."""
+    subject = f"server/{server.name}"
+    if tools.major != facts.major:
+        yield Finding(
+            check="postgres.client_newer",
+            subject=subject,
+            severity=Severity.WARNING,
+            summary=f"dumped with pg_dump {tools.major}, the server is {facts.major}",
+            remedy=f"apt-get install postgresql-client-{facts.major}",
+            facts={"pg_dump": tools.version, "server": facts.version},
+        )
+    if not facts.reads_password_hashes:
+        yield Finding(
+            check="postgres.no_role_passwords",
+            subject=subject,
+            severity=Severity.INFO,
+            summary="the roles are dumped without their passwords",
+            remedy=f"GRANT pg_read_all_data TO {quote_identifier(facts.role)};",
+        )
+    for database in facts.databases:
+        if database.name.startswith(SCRATCH_PREFIX) and not database.sessions:
+            yield Finding(
+                check="postgres.restore_left_behind",
+                subject=database_subject(server, database.name),
+                severity=Severity.WARNING,
+                summary="a restore was interrupted and left its scratch database behind",
+                remedy=f"DROP DATABASE {quote_identifier(database.name)};",
+                facts={"size_bytes": database.size_bytes},
+            )
+
+
+def about_dump(delivery: Delivery) -> Iterator[Finding]:
+    """What one dump lacks although it succeeded."""
+    manifest = next((one.manifest for one in delivery.published.values()), None)
+    if manifest is None or manifest.kind != PG_DUMP:
+        return
+    source = dump_source(manifest)
+    if source.partial:
+        yield Finding(
+            check="postgres.partial_dump",
+            subject=manifest.subject,
+            severity=Severity.WARNING,
+            summary=shortened(f"the dump lacks {', '.join(source.partial)}", SUMMARY_CHARACTERS),
+            remedy='set large_objects = "require" once the role may read them',
+        )
+
+
+def dump_failed(subject: str, exc: OpsdError) -> Finding:
+    """One database, or the roles of one server, could not be dumped."""
+    kind = "postgres.rights_missing" if isinstance(exc, RightsMissing) else "postgres.dump_failed"
+    text = printable(str(exc))
+    remedy = exc.remedy if isinstance(exc, RightsMissing | DumpFailed) else ""
+    return Finding(
+        check=kind,
+        subject=subject,
+        severity=Severity.CRITICAL,
+        summary=shortened(f"could not be dumped: {text}", SUMMARY_CHARACTERS),
+        remedy=remedy or "opsd check; older backups are untouched",
+        facts={"error": text},
+    )
+
+
+def not_stored(repository: str, subject: str, exc: OpsdError) -> Finding:
+    """One repository did not take one backup, or returned other bytes."""
+    text = printable(str(exc))
+    return Finding(
+        check="backup.corrupted" if isinstance(exc, Corrupted) else "backup.not_stored",
+        subject=f"repository/{repository}/{subject}",
+        severity=Severity.CRITICAL,
+        summary=shortened(f"a backup could not be stored: {text}", SUMMARY_CHARACTERS),
+        remedy=f"opsd check; what lies in repository {repository} is untouched",
+        facts={"error": text},
+    )
+
+
+def unreachable(check: str, subject: str, exc: OpsdError) -> Finding:
+    """A whole server or repository is out of reach."""
+    text = printable(str(exc))
+    return Finding(
+        check=check,
+        subject=subject,
+        severity=Severity.CRITICAL,
+        summary=shortened(text, SUMMARY_CHARACTERS),
+        remedy="opsd check",
+        facts={"error": text},
+    )
+
+
+def damaged(repository: str, catalog: Catalog) -> Iterator[Finding]:
+    """What a repository holds that cannot be read as a backup."""
+    if catalog.problems:
+        yield Finding(
+            check="backup.catalog_damaged",
+            subject=f"repository/{repository}",
+            severity=Severity.WARNING,
+            summary=f"{len(catalog.problems)} objects are not what their names say",
+            remedy=f"opsd backups verify; first: {catalog.problems[0].reason}",
+            facts={"first": catalog.problems[0].key},
+        )
+
+
+def artifact(repository: str, published: Published) -> Artifact:
+    """A published dump as the run reports it."""
+    manifest = published.manifest
+    return Artifact(
+        kind=manifest.kind,
+        subject=manifest.subject,
+        repository=repository,
+        key=published.key,
+        size_bytes=manifest.size_bytes,
+        sha256=manifest.sha256,
+        level=manifest.verified[-1].level,
+        facts=_facts(manifest),
+    )
+
+
+def _facts(manifest: Manifest) -> dict[str, Fact]:
+    """What people want to know about a dump at a glance."""
+    if manifest.kind != PG_DUMP:
+        return {"roles": len(globals_source(manifest).roles)}
+    source = dump_source(manifest)
+    return {
+        "tables": len(source.rows),
+        "rows": sum(rows or 0 for rows, _ in source.rows.values()),
+        "tables_estimated": sum(1 for _, exact in source.rows.values() if not exact),
+        "database_size_bytes": source.database_size_bytes,
+        "server_version": source.server_version,
+        "encrypted": bool(manifest.encryption),
+    }
