@@ -149,7 +149,7 @@ class DirectoryTable(Table):
     path: Path = Field(description="where it is; must exist", examples=["/srv/backup"])
     mounted: bool = Field(
         default=False,
-        description="refuse to write unless the path is a mount point (a USB disk, an NFS share)",
+        description="refuse to work unless the path is on a mounted disk or share, not on /",
     )
 
 
@@ -171,6 +171,20 @@ class S3Table(Table):
     addressing: Literal["auto", "path", "virtual"] = Field(
         "auto",
         description="how the bucket stands in the URL; auto: path with an endpoint of your own",
+    )
+    checksums: Literal["required", "always"] = Field(
+        "required",
+        description="always: the newer checksums that AWS knows and many other servers refuse",
+    )
+    storage_class: str = Field(
+        "",
+        description="for what is written; empty for the bucket's own; must be readable at once",
+        examples=["STANDARD_IA"],
+    )
+    lock_days: int = Field(
+        0,
+        ge=0,
+        description="Object Lock, in days, for what is written; 0 leaves it to the bucket",
     )
 
 

@@ -14,16 +14,19 @@ from opsd.backup.naming import InvalidKey
 from opsd.backup.repository import CHUNK_BYTES, AlreadyExists, NotFound, Repository
 from opsd.errors import OpsdError
 from opsd.testing import RUN_ID, MemoryRepository
+from tests.rig.repositories import s3_repository
 
 MIB = 1 << 20
 KEY = "database/main/app/20261122T030000Z-0123456789ab.dump"
 
 
-@pytest.fixture(params=["memory", "directory"])
+@pytest.fixture(params=["memory", "directory", pytest.param("s3", marks=pytest.mark.real)])
 def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
     if request.param == "memory":
         return MemoryRepository()
-    return DirectoryRepository("disk", tmp_path)
+    if request.param == "directory":
+        return DirectoryRepository("disk", tmp_path)
+    return s3_repository(request.getfixturevalue("s3_server"), tmp_path)
 
 
 def put(repository: Repository, key: str, content: bytes) -> None:
