@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
 from opsd.errors import DeadlineExceeded, OpsdError, PartialFailure
-from opsd.model import Artifact, Finding, Outcome, Run, Seen
-from opsd.secrets import redact
+from opsd.model import Artifact, Fact, Finding, Outcome, Run, Seen
+from opsd.secrets import describe, redact
+from opsd.text import printable
 
 if TYPE_CHECKING:
     from opsd.job import AnyJob, Context, Observation
@@ -28,14 +31,16 @@ def execute(job: AnyJob, settings: object, ctx: Context) -> Run:
     outcome, error = Outcome.COMPLETED, ""
     try:
         for observation in job.run(ctx, settings):
-            observations.append(observation)
-            _log_observation(observation)
+            observations.append(without_secrets(observation))
+            _log_observation(observations[-1])
     except DeadlineExceeded as exc:
         outcome, error = Outcome.TIMED_OUT, describe(exc)
     except PartialFailure as exc:
-        outcome, error = Outcome.FAILED, redact(str(exc))
+        outcome, error = Outcome.FAILED, printable(redact(str(exc)))
     except OpsdError as exc:
         outcome, error = Outcome.FAILED, describe(exc)
+    except KeyboardInterrupt as exc:
+        outcome, error = Outcome.INTERRUPTED, f"ended by {exc.args[0] if exc.args else 'SIGINT'}"
     except Exception as exc:
         outcome, error = Outcome.FAILED, describe(exc)
         log.exception("run.crashed")
@@ -62,10 +67,33 @@ def execute(job: AnyJob, settings: object, ctx: Context) -> Run:
     return run
 
 
-def describe(exc: BaseException) -> str:
-    """One line for records and messages: class and text, without secrets."""
-    text = " ".join(str(exc).split())
-    return redact(f"{type(exc).__name__}: {text}" if text else type(exc).__name__)
+def without_secrets(observation: Observation) -> Observation:
+    """Take secrets out of everything that a job wrote in its own words.
+
+    Names (subjects, keys) stay: they come from the configuration and from servers, and a
+    weak password that equals a name must not change what a finding is about.
+    """
+    match observation:
+        case Finding():
+            return replace(
+                observation,
+                summary=redact(observation.summary),
+                remedy=redact(observation.remedy),
+                facts=_facts(observation.facts),
+            )
+        case Artifact():
+            return replace(observation, facts=_facts(observation.facts))
+        case Seen():
+            return observation
+        case _:
+            assert_never(observation)
+
+
+def _facts(facts: Mapping[str, Fact]) -> dict[str, Fact]:
+    return {
+        key: value if isinstance(value, bool | int | float | None) else redact(str(value))
+        for key, value in facts.items()
+    }
 
 
 def _log_observation(observation: Observation) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 from opsd.errors import ConfigError
-from opsd.text import storable
+from opsd.text import printable, storable
 
 SHORTEST_REDACTED = 4  # characters
 MASK = "[redacted]"
@@ -60,6 +60,12 @@ def redact(text: str) -> str:
     for value in _revealed:
         text = text.replace(value, MASK)
     return text
+
+
+def describe(exc: BaseException) -> str:
+    """One line for records and messages: class and text, without secrets."""
+    text = printable(redact(str(exc)))
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
 def _forms(value: str) -> set[str]:

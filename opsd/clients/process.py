@@ -40,7 +40,7 @@ KILL_GRACE_S = 5.0  # after SIGKILL, before a process is called unkillable
 # Programs see this much of opsd's environment; secrets reach only the one that needs them.
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZ")
 
-_groups_lock = threading.Lock()
+_groups_lock = threading.RLock()  # `kill_all` runs in signal handlers too
 _groups: set[int] = set()
 
 
