@@ -20,7 +20,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(if $(S3),setup,setup-demo) ## back up, verify and restore a throw-away PostgreSQL and share; S3=1: to an S3 server
-	@$(BIN)/python deploy/demo/demo.py $(if $(S3),--s3)
+	@$(BIN)/python -m deploy.demo $(if $(S3),--s3)
 
 setup: ## install what the tests need: system packages, .venv, restic, PostgreSQL servers
 	@tools/setup.sh test
