@@ -158,19 +158,22 @@ password = "file:{secret}"
 """)
 
 
-def directory_repository() -> str:
+@contextlib.contextmanager
+def directory_repository() -> Iterator[str]:
     """The table of a repository in a directory."""
     (PLACE / "repository").mkdir()
-    return f'[repositories.demo]\ntype = "directory"\npath = "{PLACE}/repository"\n'
+    yield f'[repositories.demo]\ntype = "directory"\npath = "{PLACE}/repository"\n'
 
 
 @contextlib.contextmanager
-def s3_repository(scratch: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A running S3 server: its repository table, and the environment with its keys."""
-    from tests.rig.s3 import seaweedfs  # noqa: PLC0415 - a development package
+def s3_repository() -> Iterator[str]:
+    """A running S3 server, its keys in the environment; gives its repository table."""
+    from tests.rig import s3  # noqa: PLC0415 - development packages
 
-    with seaweedfs(scratch / "s3") as server:
-        table = f"""\
+    with s3.running() as server:
+        os.environ["OPSD_DEMO_S3_ACCESS_KEY"] = server.access_key
+        os.environ["OPSD_DEMO_S3_SECRET_KEY"] = server.secret_key
+        yield f"""\
 [repositories.demo]
 type = "s3"
 endpoint = "{server.endpoint}"
@@ -178,13 +181,6 @@ bucket = "{server.make_bucket()}"
 access_key = "env:OPSD_DEMO_S3_ACCESS_KEY"
 secret_key = "env:OPSD_DEMO_S3_SECRET_KEY"
 """
-        yield (
-            table,
-            {
-                "OPSD_DEMO_S3_ACCESS_KEY": server.access_key,
-                "OPSD_DEMO_S3_SECRET_KEY": server.secret_key,
-            },
-        )
 
 
 def opsd(*arguments: str) -> int:
