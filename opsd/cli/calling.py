@@ -9,6 +9,7 @@ import enum
 import importlib
 import itertools
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,7 +171,7 @@ def config_path() -> Path:
 
 
 def load_config() -> Config:
-    """Read the configuration of this call and begin to log as it says.
+    """Read the configuration of this call.
 
     Raises:
         ConfigError: see `opsd.configfile.load`.
@@ -179,6 +180,21 @@ def load_config() -> Config:
     from opsd.configfile import load  # noqa: PLC0415 - loads pydantic
 
     return load(config_path(), JOBS)
+
+
+def log_as(config: Config, *, quiet_on_terminal: bool = False) -> None:
+    """Begin to log as the configuration says.
+
+    Args:
+        config: names the level.
+        quiet_on_terminal: somebody watches the progress, so only errors are logged there.
+    """
+    from opsd import logs  # noqa: PLC0415 - loads structlog
+
+    level = "debug" if wants_debug() else config.log_level
+    if quiet_on_terminal and sys.stderr.isatty() and not wants_debug():
+        level = "critical"
+    logs.configure(level=level)
 
 
 def called(arguments: Sequence[str], flag: str) -> bool:

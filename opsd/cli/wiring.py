@@ -6,29 +6,42 @@ The only place that knows which class fulfils which protocol.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opsd.clock import SystemClock
-from opsd.configfile import Config
-from opsd.errors import ConfigError
+import structlog
+
+from opsd.clock import Deadline, SystemClock
+from opsd.configfile import Config, JobEntry
+from opsd.errors import ConfigError, OpsdError
+from opsd.job import Context
+from opsd.model import Message, Run, Transition
+from opsd.progress import Progress
 
 if TYPE_CHECKING:
     from opsd.backup.repository import Repository
     from opsd.state import State
 
+log = structlog.get_logger()
+
 STATE_FILE = "state.db"  # in state_dir
+SCRATCH = "scratch"  # in state_dir: one directory per job
+DELIVERY_S = 120.0  # a service that hangs must not keep a finished backup waiting for long
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Wiring:
     """The parts of one call, made when they are asked for."""
 
     config: Config
     clock: SystemClock
+    _opened: dict[str, Repository] = field(default_factory=dict)
 
     @property
     def state_path(self) -> Path:
@@ -50,7 +63,6 @@ class Wiring:
         finally:
             state.close()
 
-    @functools.cache  # noqa: B019 - lives as long as the call
     def repository(self, name: str) -> Repository:
         """Open a configured repository; nothing is asked of it yet.
 
@@ -64,4 +76,96 @@ class Wiring:
         except KeyError:
             known = ", ".join(self.config.repositories) or "none"
             raise ConfigError(f"there is no repository {name}; configured: {known}") from None
-        return open_repository(name, table)
+        if name not in self._opened:
+            self._opened[name] = open_repository(name, table)
+        return self._opened[name]
+
+    def run(self, entry: JobEntry, *, slot: datetime, dry_run: bool, progress: Progress) -> Run:
+        """Run a configured job once; see `opsd.executors.inline.run_now`."""
+        from opsd.executors.inline import run_now  # noqa: PLC0415 - not for every command
+
+        with self.state() as state:
+            return run_now(
+                entry.job,
+                entry.settings,
+                slot=slot,
+                timeout=entry.timeout,
+                state=state,
+                clock=self.clock,
+                context=functools.partial(self.context, progress=progress),
+                compose=self.compose,
+                dry_run=dry_run,
+            )
+
+    def compose(self, run: Run, changes: Sequence[Transition]) -> Sequence[Message]:
+        """What people are told about a run; nothing, when there is nobody to tell."""
+        from opsd.alerts import policy  # noqa: PLC0415 - not for every command
+
+        if not self.config.targets:
+            return ()
+        return policy.compose(run, changes, timezone=self.config.timezone)
+
+    def context(
+        self,
+        *,
+        job: str,
+        run_id: str,
+        slot: datetime,
+        deadline: Deadline,
+        dead_runs: frozenset[str],
+        dry_run: bool,
+        progress: Progress,
+    ) -> Context:
+        """What a run may touch.
+
+        Raises:
+            ConfigError: its scratch directory cannot be made.
+        """
+        from opsd.clients.postgres import PsycopgPostgres  # noqa: PLC0415 - loads psycopg
+
+        return Context(
+            job=job,
+            run_id=run_id,
+            slot=slot,
+            timezone=self.config.timezone,
+            clock=self.clock,
+            deadline=deadline,
+            dry_run=dry_run,
+            progress=progress,
+            scratch=self._scratch(job),
+            dead_runs=dead_runs,
+            repository=self.repository,
+            postgres=PsycopgPostgres(),
+        )
+
+    def deliver(self, progress: Progress) -> None:
+        """Send what waits, in a process of its own: the libraries for it are large and may hang.
+
+        What cannot be delivered stays in the outbox, and `opsd status` shows it.
+        """
+        with self.state() as state:
+            waits = bool(state.due_messages(self.clock.now(), limit=1))
+        if not (waits and self.config.targets):
+            return
+        from opsd.clients import process  # noqa: PLC0415 - not for every command
+
+        argv = [sys.executable, "-m", "opsd", "--config", str(self.config.path), "deliver"]
+        progress.update("deliver messages")
+        try:
+            process.run(
+                argv, deadline=Deadline.after(DELIVERY_S, self.clock), env=dict(os.environ)
+            )
+        except OpsdError as exc:
+            log.warning("delivery.ended", error=str(exc))
+        finally:
+            progress.finish("deliver messages")
+
+    def _scratch(self, job: str) -> Path:
+        path = self.config.state_dir / SCRATCH / job
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise ConfigError(
+                f"make {path}: {exc.strerror}; opsd.state_dir must be writable"
+            ) from exc
+        return path

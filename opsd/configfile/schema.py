@@ -78,7 +78,10 @@ class AlertsTable(Table):
 class JobTable(Table):
     """What every job has besides its own settings."""
 
-    enabled: bool = Field(default=True, description="false: kept here, but never run")
+    enabled: bool = Field(
+        default=True,
+        description="false: never due and left out of its group; its name still runs it",
+    )
     schedule: str
     timeout: Duration
 

@@ -1,0 +1,126 @@
+"""`opsd run-job`: run a job or a group of jobs now, show it, and say what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from opsd.cli.calling import Command, Exit, load_config, log_as, wants_json
+from opsd.cli.progress import shown
+from opsd.cli.render import Screen, print_json
+from opsd.clock import SystemClock
+from opsd.errors import ConfigError, LeaseHeld
+from opsd.model import Outcome, Run, Severity
+
+if TYPE_CHECKING:
+    from opsd.cli.wiring import Wiring
+    from opsd.configfile import Config, JobEntry
+    from opsd.progress import Progress
+
+NEVER = "never"
+FAIL_ON = {"warning": Severity.WARNING, "critical": Severity.CRITICAL}
+
+
+@click.command(name="run-job", cls=Command)
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing anywhere.")
+@click.option(
+    "--fail-on",
+    type=click.Choice([*FAIL_ON, NEVER]),
+    default="critical",
+    show_default=True,
+    help="Exit with 3 when a completed run has findings at least this severe.",
+)
+@click.option("--slot", hidden=True, metavar="TIME", help="The due time that the run answers.")
+def run_job(name: str, fail_on: str, slot: str | None, *, dry_run: bool) -> int:
+    """Run the job NAME, or every enabled job of the group NAME, one after another."""
+    from opsd.cli.wiring import Wiring  # noqa: PLC0415 - not for --help
+
+    config = load_config()
+    log_as(config, quiet_on_terminal=True)
+    entries = chosen(name, config)
+    due = _slot(slot)
+    wiring = Wiring(config, SystemClock())
+    with shown() as progress:
+        runs = [
+            _run(entry, wiring, slot=due, dry_run=dry_run, progress=progress) for entry in entries
+        ]
+        if not dry_run:
+            wiring.deliver(progress)
+    if wants_json():
+        from opsd.cli.results import run_json  # noqa: PLC0415 - not for --help
+
+        print_json({"runs": [run_json(run) for run in runs]})
+    else:
+        from opsd.cli.results import show_runs  # noqa: PLC0415 - not for --help
+
+        show_runs(Screen(), runs, dry_run=dry_run)
+    return exit_status(runs, fail_on=fail_on)
+
+
+def chosen(name: str, config: Config) -> tuple[JobEntry, ...]:
+    """The job of this name, or the enabled jobs of the group of this name.
+
+    Raises:
+        click.UsageError: there is neither.
+        ConfigError: there is, but the configuration has no table for it.
+    """
+    from jobs import JOBS  # noqa: PLC0415 - loads pydantic
+
+    if name in config.jobs:
+        return (config.jobs[name],)
+    members = [job.name for job in JOBS if job.group == name]
+    enabled = [
+        config.jobs[job] for job in members if job in config.jobs and config.jobs[job].enabled
+    ]
+    if enabled:
+        return tuple(enabled)
+    tables = " or ".join(f"[jobs.{job}]" for job in (members or [name]))
+    if members or name in {job.name for job in JOBS}:
+        raise ConfigError(f"{config.path}: {name} is not configured: no enabled {tables}")
+    from opsd.configfile.wording import did_you_mean  # noqa: PLC0415 - not for --help
+
+    known = {job.name for job in JOBS} | {job.group for job in JOBS if job.group}
+    raise click.UsageError(f"there is no job or group {name}; {did_you_mean(name, known)}")
+
+
+def exit_status(runs: Sequence[Run], *, fail_on: str) -> Exit:
+    """The worst that happened, as an exit status."""
+    outcomes = {run.outcome for run in runs}
+    if outcomes - {Outcome.COMPLETED, Outcome.SKIPPED}:
+        return Exit.FAILED
+    if Outcome.SKIPPED in outcomes:
+        return Exit.BUSY
+    threshold = FAIL_ON.get(fail_on)
+    worst = max((finding.severity for run in runs for finding in run.findings), default=None)
+    if threshold is not None and worst is not None and worst >= threshold:
+        return Exit.FINDINGS
+    return Exit.COMPLETED
+
+
+def _run(
+    entry: JobEntry, wiring: Wiring, *, slot: datetime, dry_run: bool, progress: Progress
+) -> Run:
+    """Run one job; that another run of it is under way is an outcome, not an error."""
+    try:
+        return wiring.run(entry, slot=slot, dry_run=dry_run, progress=progress)
+    except LeaseHeld as exc:
+        return Run(
+            job=entry.job.name,
+            run_id="",
+            slot=slot,
+            started_at=datetime.now(UTC),
+            duration=timedelta(0),
+            outcome=Outcome.SKIPPED,
+            error=str(exc),
+        )
+
+
+def _slot(text: str | None) -> datetime:
+    from opsd.cli.selecting import parse_moment  # noqa: PLC0415 - not for --help
+
+    moment = parse_moment(text, UTC) if text else datetime.now(UTC)
+    return moment.replace(microsecond=0)
