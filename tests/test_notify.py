@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opsd import logs, secrets
+from opsd.clients.notify import Notifier
+from opsd.clock import Deadline, SystemClock
+from opsd.config import AlertTarget
+from opsd.errors import ConfigError, DeadlineExceeded, TransientError
+from opsd.model import Message, Severity
+from opsd.secrets import Secret
+from tests.rig.sink import Sink
+
+TOKEN = "c4naryToken0123456789"
+MESSAGE = Message(
+    key="run/1/1",
+    severity=Severity.CRITICAL,
+    title="Act now: dump of app failed",
+    body="database/main/app <b>&amp; *not* _markup_\n\nNext: opsd run-job postgres-backup",
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_revealed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(secrets, "_revealed", ())
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    yield
+    root.handlers[:] = handlers
+
+
+def target(
+    url: str, tmp_path: Path, *, name: str = "phone", min_severity: str = "warning"
+) -> AlertTarget:
+    path = tmp_path / f"url-of-{name}"
+    path.write_text(url)
+    return AlertTarget.model_validate(
+        {"name": name, "url": Secret(f"file:{path}"), "min_severity": min_severity}
+    )
+
+
+def json_url(sink: Sink, path: str = "/") -> str:
+    return f"json://127.0.0.1:{sink.port}{path}"
+
+
+def soon(seconds: float = 30) -> Deadline:
+    return Deadline.after(seconds, SystemClock())
+
+
+@pytest.mark.real
+def test_a_message_arrives_as_it_was_written(sink: Sink, tmp_path: Path) -> None:
+    Notifier([target(json_url(sink), tmp_path)]).send("phone", MESSAGE, deadline=soon())
+
+    (request,) = sink.wait_for(1)
+    told = json.loads(request.body)
+    assert (told["title"], told["message"]) == (MESSAGE.title, MESSAGE.body)
+    assert told["type"] == "failure"
+
+
+@pytest.mark.real
+def test_ntfy_gets_plain_text(sink: Sink, tmp_path: Path) -> None:
+    notifier = Notifier([target(f"ntfy://127.0.0.1:{sink.port}/{TOKEN}", tmp_path)])
+
+    notifier.send("phone", MESSAGE, deadline=soon())
+
+    (request,) = sink.wait_for(1)
+    told = json.loads(request.body)
+    assert told["topic"] == TOKEN
+    assert (told["title"], told["message"]) == (MESSAGE.title, MESSAGE.body)
+    assert request.headers.get("x-markdown") is None
+
+
+@pytest.mark.real
+def test_what_is_too_long_for_a_service_is_split_not_lost(sink: Sink, tmp_path: Path) -> None:
+    notifier = Notifier([target(json_url(sink), tmp_path)])
+    for plugin in notifier._services["phone"]:
+        plugin.body_maxlen = 500
+        plugin.request_rate_per_sec = 0
+    long = Message(
+        key="k", severity=Severity.WARNING, title="t", body="\n".join(map(str, range(300)))
+    )
+
+    notifier.send("phone", long, deadline=soon())
+
+    told = "\n".join(json.loads(request.body)["message"] for request in sink.wait_for(3))
+    assert all(str(number) in told.split() for number in range(300))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+def test_a_refusal_is_an_error(status: int, sink: Sink, tmp_path: Path) -> None:
+    sink.answer(status)
+    notifier = Notifier([target(json_url(sink), tmp_path)])
+
+    with pytest.raises(TransientError, match="send to phone"):
+        notifier.send("phone", MESSAGE, deadline=soon())
+
+
+@pytest.mark.real
+def test_a_service_that_is_not_there_is_an_error(sink: Sink, tmp_path: Path) -> None:
+    url = json_url(sink)
+    sink.refuse()
+
+    with pytest.raises(TransientError, match="send to phone"):
+        Notifier([target(url, tmp_path)]).send("phone", MESSAGE, deadline=soon())
+
+
+@pytest.mark.real
+def test_a_service_that_hangs_costs_no_more_than_the_deadline(sink: Sink, tmp_path: Path) -> None:
+    sink.hang()
+    notifier = Notifier([target(json_url(sink), tmp_path)])
+
+    with pytest.raises(DeadlineExceeded, match="no answer within 1 s"):
+        notifier.send("phone", MESSAGE, deadline=soon(1.0))
+
+
+@pytest.mark.real
+def test_each_target_is_served_by_itself(sink: Sink, tmp_path: Path) -> None:
+    notifier = Notifier(
+        [
+            target("json://127.0.0.1:1/", tmp_path, name="dead"),
+            target(json_url(sink), tmp_path, name="alive"),
+        ]
+    )
+
+    with pytest.raises(TransientError, match="send to dead"):
+        notifier.send("dead", MESSAGE, deadline=soon())
+    notifier.send("alive", MESSAGE, deadline=soon())
+
+    assert len(sink.wait_for(1)) == 1
+
+
+def test_a_target_wants_its_severity_and_worse(tmp_path: Path) -> None:
+    notifier = Notifier(
+        [
+            target("json://127.0.0.1:1/", tmp_path, name="all"),
+            target("json://127.0.0.1:1/", tmp_path, name="night", min_severity="critical"),
+        ]
+    )
+
+    assert notifier.targets(Severity.INFO) == ()
+    assert notifier.targets(Severity.WARNING) == ("all",)
+    assert notifier.targets(Severity.CRITICAL) == ("all", "night")
+
+
+@pytest.mark.parametrize(
+    "url", [f"nosuchservice://{TOKEN}/x", TOKEN, f"tgram://{TOKEN}", "json://", "\udcff://"]
+)
+def test_a_url_that_apprise_does_not_know_is_a_configuration_error(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPSD_TEST_URL", url)
+    wrong = AlertTarget.model_validate({"name": "phone", "url": "env:OPSD_TEST_URL"})
+
+    with pytest.raises(ConfigError, match="alerts target phone: env:OPSD_TEST_URL") as caught:
+        Notifier([wrong])
+
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.real
+def test_no_part_of_a_url_is_shown_when_a_message_fails(sink: Sink, tmp_path: Path) -> None:
+    written = io.StringIO()
+    logs.configure(level="debug", stream=written)
+    logging.getLogger("apprise").setLevel(logging.DEBUG)
+    sink.answer(500)
+    urls = [
+        f"json://user:pass{TOKEN}@127.0.0.1:{sink.port}/{TOKEN}?key={TOKEN}",
+        f"ntfy://127.0.0.1:{sink.port}/{TOKEN}",
+    ]
+    for url in urls:
+        with pytest.raises(TransientError) as caught:
+            Notifier([target(url, tmp_path)]).send("phone", MESSAGE, deadline=soon())
+        assert TOKEN not in str(caught.value)
+
+    assert TOKEN not in written.getvalue()
