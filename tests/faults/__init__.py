@@ -1,0 +1,1 @@
+"""Faults, caused for real, and the tools that cause them."""
