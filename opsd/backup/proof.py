@@ -14,8 +14,9 @@ class Comparison:
     compared: int  #: how many were compared, in `unit`
     differences: tuple[str, ...] = ()  #: one line each, for people; empty when all is as promised
     notes: tuple[str, ...] = ()  #: what could not be compared, and why; never a difference
+    nothing_promised: bool = False  #: the original was empty: there was nothing to compare
 
     @property
     def matches(self) -> bool:
-        """Whether something was compared and nothing differs."""
-        return self.compared > 0 and not self.differences
+        """Whether nothing differs, and something was compared if there was anything."""
+        return (self.compared > 0 or self.nothing_promised) and not self.differences

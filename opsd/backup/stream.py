@@ -11,14 +11,16 @@ Memory is bounded by the pieces in flight, whatever the size of the stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from opsd.backup.manifest import Manifest
 from opsd.backup.repository import CHUNK_BYTES, Repository, Stored, Upload
 from opsd.clients.process import Process, complaint
 from opsd.clock import Deadline
-from opsd.errors import OpsdError, PermanentError, TransientError
+from opsd.errors import ConfigError, OpsdError, PermanentError, TransientError
 
 Read = Callable[[int], bytes]
 Write = Callable[[bytes], None]
@@ -227,3 +229,57 @@ def pump(read: Read, write: Write, *, recipients: Sequence[str]) -> None:
         return
     while chunk := read(CHUNK_BYTES):
         write(chunk)
+
+
+def opened(
+    repository: Repository,
+    manifest: Manifest,
+    write: Write,
+    *,
+    identity: Path | None,
+    report: Callable[[int], None],
+) -> None:
+    """Move the plain bytes of a backup into `write`, decrypted if they are encrypted.
+
+    Args:
+        repository: where its data is.
+        manifest: of the backup.
+        write: takes the plain bytes; what it raises surfaces here.
+        identity: age identity file that opens it.
+        report: is told how many stored bytes were read so far.
+
+    Raises:
+        ConfigError: it is encrypted and no identity is given.
+        TransientError, PermanentError: it cannot be read or not be opened.
+    """
+    read = _Reader(repository.read(manifest.key), report)
+    if not manifest.encryption:
+        while chunk := read(CHUNK_BYTES):
+            write(chunk)
+        return
+    if identity is None:
+        raise ConfigError(
+            f"{manifest.key} is encrypted to {', '.join(manifest.recipients)}: name the"
+            " identity file that opens it"
+        )
+    from opsd.backup.crypt import decrypt  # noqa: PLC0415
+
+    decrypt(read, write, identity)
+
+
+class _Reader:
+    """Pieces of any length, read in the lengths that are asked for."""
+
+    def __init__(self, pieces: Iterator[bytes], report: Callable[[int], None]) -> None:
+        self._pieces = pieces
+        self._report = report
+        self._rest = b""
+        self._done = 0
+
+    def __call__(self, size: int) -> bytes:
+        if not self._rest:
+            self._rest = next(self._pieces, b"")
+            self._done += len(self._rest)
+            self._report(self._done)
+        chunk, self._rest = self._rest[:size], self._rest[size:]
+        return chunk

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from opsd.clients.pgserver import Session, quote_identifier
+from opsd.clients.pgserver import Session, quote_identifier, readable_identifier
 
 MAJOR = 10_000  # server_version_num: 180006 is 18.6
 
@@ -59,8 +59,8 @@ class ServerFacts:
 class Table:
     """One table whose rows a dump holds."""
 
-    oid: int
-    name: str  #: schema and name, quoted where SQL needs it: ``public.users``
+    name: str  #: for people and comparisons: ``public.users``
+    sql: str  #: for statements: ``"public"."users"``
     estimate: int | None  #: rows, as the planner believes; None when never analysed
     size_bytes: int
     row_security: bool  #: a policy would hide rows from our role
@@ -112,12 +112,12 @@ _OURS = """
 """
 
 _TABLES = f"""
-SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname),
+SELECT n.nspname, c.relname,
        CASE WHEN c.reltuples >= 0 AND c.relpages > 0 THEN c.reltuples::bigint END,
        pg_table_size(c.oid), row_security_active(c.oid)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {_OURS}
-ORDER BY 4, 2
+ORDER BY 4, 1, 2
 """  # noqa: S608 - constants only
 
 _EXTENSIONS = "SELECT extname, extversion FROM pg_extension ORDER BY 1"
@@ -248,9 +248,13 @@ def _databases_query(major: int) -> str:
 
 
 def _table(row: tuple[Any, ...]) -> Table:
-    oid, name, estimate, size_bytes, row_security = row
+    schema, name, estimate, size_bytes, row_security = row
     return Table(
-        oid=oid, name=name, estimate=estimate, size_bytes=size_bytes, row_security=row_security
+        name=f"{readable_identifier(schema)}.{readable_identifier(name)}",
+        sql=f"{quote_identifier(schema)}.{quote_identifier(name)}",
+        estimate=estimate,
+        size_bytes=size_bytes,
+        row_security=row_security,
     )
 
 

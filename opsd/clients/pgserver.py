@@ -7,6 +7,7 @@ variables, never inside a connection string, which a hostile name could rewrite.
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ Row = tuple[Any, ...]
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 APPLICATION = "opsd"  # application_name of every connection
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 CONNECT_TIMEOUT_S = 10  # a small machine under load accepts within this
 
 
@@ -113,6 +115,15 @@ class Postgres(Protocol):
 def quote_identifier(name: str) -> str:
     """`name` as an SQL identifier, always in double quotes."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def readable_identifier(name: str) -> str:
+    """`name` as an SQL identifier, quoted only where its characters need it.
+
+    Unlike the server's own quoting it does not depend on a version's keywords, so it can be
+    compared across versions. Not for SQL: ``user`` would be a keyword there.
+    """
+    return name if _PLAIN.fullmatch(name) else quote_identifier(name)
 
 
 def quote_literal(text: str) -> str:

@@ -94,6 +94,6 @@ def _count(session: Session, table: Table, within_ms: int) -> int | None:
         with session.savepoint():
             session.query("SELECT set_config('statement_timeout', %s, true)", str(within_ms))
             # ONLY: the rows of inheriting tables are counted with those tables.
-            return int(session.query(f"SELECT count(*) FROM ONLY {table.name}")[0][0])  # noqa: S608 - quoted by the server
+            return int(session.query(f"SELECT count(*) FROM ONLY {table.sql}")[0][0])  # noqa: S608 - quoted
     except (StatementTimeout, StatementFailed):
         return None
