@@ -6,7 +6,8 @@ deadline the whole group is killed. A process that even SIGKILL does not end (it
 for a dead file server in the kernel) is left behind and reported; it never blocks opsd.
 
 Limits: the parent-death signal is tied to the thread that started the program, so that
-thread must wait for it (`Process` is used by one thread from start to end).
+thread must wait for it (`Process` is used by one thread from start to end). It is set a
+millisecond after the start: an opsd that is killed within it leaves the program running.
 """
 
 from __future__ import annotations
@@ -93,8 +94,9 @@ class Process:
         *,
         deadline: Deadline,
         env: Mapping[str, str] | None = None,
-        stdin: bool = False,
+        stdin: bool | IO[bytes] = False,
         cwd: str | None = None,
+        shares_stderr: bool = False,
     ) -> None:
         """Start `argv`.
 
@@ -102,8 +104,10 @@ class Process:
             argv: program and arguments; never a shell line, never a secret.
             deadline: when the group is killed.
             env: added to the few variables of `INHERITED`; secrets belong here.
-            stdin: whether `write` will be used; else stdin is empty.
+            stdin: a file to read, or whether `write` will be used; else stdin is empty.
             cwd: working directory.
+            shares_stderr: its stderr is ours and its stdout is dropped, for a program that
+                logs as opsd does; `read` and `stderr` give nothing then.
 
         Raises:
             ProgramMissing: the program cannot be started.
@@ -113,6 +117,7 @@ class Process:
         self.argv = tuple(argv)
         self._deadline = deadline
         self._stderr = bytearray()
+        self._forgotten = False
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         try:
             self._popen = subprocess.Popen(
@@ -125,9 +130,9 @@ class Process:
                     *argv[1:],
                 ],
                 env={**inherited, "LC_ALL": "C.UTF-8", **(env or {})},
-                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdin=_stdin_of(stdin),
+                stdout=subprocess.DEVNULL if shares_stderr else subprocess.PIPE,
+                stderr=None if shares_stderr else subprocess.PIPE,
                 bufsize=0,
                 cwd=cwd,
                 start_new_session=True,
@@ -167,7 +172,10 @@ class Process:
     @property
     def stderr(self) -> str:
         """What it has complained about so far (the tail), without secrets."""
-        return redact(self._stderr.decode("utf-8", "backslashreplace"))
+        tail = self._stderr
+        if len(tail) == STDERR_TAIL_BYTES:  # cut: half a line might begin with half a secret
+            tail = tail[tail.find(b"\n") + 1 :]
+        return redact(tail.decode("utf-8", "backslashreplace"))
 
     def is_running(self) -> bool:
         """Whether it has not ended yet."""
@@ -189,7 +197,7 @@ class Process:
         return b""
 
     def write(self, data: bytes | memoryview) -> None:
-        """Feed its stdin.
+        """Feed its stdin. Its stdout is not read meanwhile: for programs that say little.
 
         Raises:
             BrokenPipeError: it does not read any more; `wait` tells why.
@@ -226,21 +234,24 @@ class Process:
         except subprocess.TimeoutExpired:
             self._expire()
 
-    def kill(self) -> None:
-        """End the whole group: SIGTERM, then SIGKILL. Idempotent, bounded.
+    def kill(self, *, term_grace_s: float | None = None) -> None:
+        """End the whole group: SIGTERM, after `TERM_GRACE_S` SIGKILL. Idempotent, bounded.
 
         A process that stays is logged as ``process.left_behind`` and forgotten.
         """
+        if self._forgotten:
+            return
         self.close_stdin()
         if self._popen.returncode is None:
             self._signal(signal.SIGTERM)
-            self._await_exit(TERM_GRACE_S)
+            self._await_exit(TERM_GRACE_S if term_grace_s is None else term_grace_s)
         self._signal(signal.SIGKILL)
         if not self._await_exit(KILL_GRACE_S):
             log.error("process.left_behind", program=self.argv[0], pid=self.pid)
         with _groups_lock:
             _groups.discard(self._popen.pid)
         self._abandon_pipes()
+        self._forgotten = True
 
     def _poll(self, *, writing_to: IO[bytes] | None = None) -> set[IO[bytes]]:
         """Wait up to a second for something to do on a pipe; stderr is taken care of here.
@@ -323,10 +334,10 @@ def run(
         PermanentError: it printed more than `stdout_limit` bytes.
     """
     output = bytearray()
-    with Process(argv, deadline=deadline, env=env, stdin=bool(input), cwd=cwd) as process:
-        with contextlib.suppress(BrokenPipeError):
-            process.write(input) if input else None
-        process.close_stdin()
+    with (
+        _readable(input) as stdin,
+        Process(argv, deadline=deadline, env=env, stdin=stdin, cwd=cwd) as process,
+    ):
         while chunk := process.read():
             output += chunk
             if len(output) > stdout_limit:
@@ -335,6 +346,21 @@ def run(
         return Completed(
             argv=process.argv, returncode=returncode, stdout=bytes(output), stderr=process.stderr
         )
+
+
+@contextlib.contextmanager
+def _readable(content: bytes) -> Iterator[IO[bytes]]:
+    """`content` as a file in memory: a program that reads slowly or never cannot block us."""
+    with os.fdopen(os.memfd_create("opsd-stdin"), "r+b") as file:
+        file.write(content)
+        file.seek(0)
+        yield file
+
+
+def _stdin_of(stdin: bool | IO[bytes]) -> int | IO[bytes]:  # noqa: FBT001 - passed on as given
+    if isinstance(stdin, bool):
+        return subprocess.PIPE if stdin else subprocess.DEVNULL
+    return stdin
 
 
 def kill_all() -> None:
