@@ -49,20 +49,11 @@ def backups() -> None:
 @click.argument("selector", default="")
 @click.option("--all", "everything", is_flag=True, help="Every backup, not the newest of each.")
 @place_options
-def list_(
-    selector: str,
-    repository: str | None,
-    at: str | None,
-    endpoint: str,
-    region: str,
-    *,
-    everything: bool,
-) -> int:
+def list_(selector: str, *, everything: bool, place: Place) -> int:
     """List backups: the newest of everything, or all that SELECTOR fits.
 
     SELECTOR is a subject such as database/main/shop, its beginning, or a manifest's key.
     """
-    place = Place(repository=repository, at=at, endpoint=endpoint, region=region)
     opened = open_places(place)
     with shown() as progress:
         progress.update("read the repositories")

@@ -5,12 +5,13 @@ On the worst day there is a borrowed laptop, an address and two keys, and no con
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 HERE = "here"  # the name of a repository that was given by its address
 KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-
-CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +62,16 @@ class Reading:
     error: str = ""  #: empty when it could be read
 
 
-def place_options(command: CommandT) -> CommandT:
-    """Options that say where the backups are."""
+def place_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Options that say where the backups are; the command gets them as `place`."""
+
+    @functools.wraps(function)
+    def command(
+        *, repository: str | None, at: str | None, endpoint: str, region: str, **others: Any
+    ) -> int:
+        place = Place(repository=repository, at=at, endpoint=endpoint, region=region)
+        return function(place=place, **others)
+
     for option in reversed(
         (
             click.option("--repository", metavar="NAME", help="Only this repository."),
