@@ -191,9 +191,11 @@ def test_a_small_file_system_really_fills_up(small_tmpfs: Callable[[str], Path])
 
 KILLED_TEST_PROCESS = """
 import time
+from pathlib import Path
 from tests.rig import scratch, server
 home = scratch.make_directory("killed")
 child = server.Server(["sleep", "600"], log=home / "log")
+child.await_ready(lambda: Path(f"/proc/{child.pid}/comm").read_text() == "sleep\\n")
 print(child.pid, home, flush=True)
 time.sleep(600)
 """
