@@ -54,11 +54,9 @@ def main() -> int:
             )
         )
         handset = parts.enter_context(phone.listening())
-        repository, keys = (
-            parts.enter_context(s3_repository(scratch)) if arguments.s3 else ("", {})
-        )
-        os.environ.update({**keys, "OPSD_DEMO_PHONE": handset.url})
-        ok = show(postgres, handset, repository or directory_repository())
+        os.environ["OPSD_DEMO_PHONE"] = handset.url
+        table = s3_repository() if arguments.s3 else directory_repository()
+        ok = show(postgres, handset, parts.enter_context(table))
     screen.print(f"\nDone in {time.monotonic() - started:.0f} s; the server is stopped.")
     screen.print(
         f"Look around in [bold]{PLACE.relative_to(ROOT)}[/]: config.toml, repository, restored."
@@ -89,7 +87,7 @@ def show(postgres: EmbeddedPostgres, handset: phone.Phone, repository: str) -> b
     title("6. Get it back")
     restored = opsd("backups", "restore", "database/demo/shop", "--as", "shop_restored") == 0
     restored &= opsd("backups", "restore", "share/nfs", "--to", str(PLACE / "restored")) == 0
-    same = compared(postgres, share)
+    same = restored and compared(postgres, share)
 
     title("7. And when something breaks, the phone says so")
     alarmed = breakage(postgres, handset)
