@@ -36,6 +36,7 @@ CONNECTIONS = 16  # parts under way and catalog readers together
 READ_BYTES = 1 << 20
 
 _SEE_POLICY = "give the key the rights of docs/repositories.md"
+_NO_WORDS = "not the answer of an S3 server: check endpoint, and any proxy before it"
 _REMEDY = {
     "AccessDenied": _SEE_POLICY,
     "AllAccessDisabled": _SEE_POLICY,
@@ -410,7 +411,7 @@ def _server_error(where: str, response: Mapping[str, Any]) -> OpsdError:
     error, meta = response.get("Error", {}), response.get("ResponseMetadata", {})
     code, status = str(error.get("Code", "")), int(meta.get("HTTPStatusCode", 0))
     words = redact(" ".join(str(error.get("Message", "")).split()))
-    remedy = _REMEDY.get(code)
+    remedy = _REMEDY.get(code) or (_NO_WORDS if code.isdigit() else "")
     text = f"{where}: {status} {code}: {words}" + (f"; {remedy}" if remedy else "")
     if code in _MISSING:
         return NoSuchObject(text)
