@@ -62,7 +62,6 @@ class Table:
     name: str  #: for people and comparisons: ``public.users``
     sql: str  #: for statements: ``"public"."users"``
     estimate: int | None  #: rows, as the planner believes; None when never analysed
-    size_bytes: int
     row_security: bool  #: a policy would hide rows from our role
 
 
@@ -104,20 +103,21 @@ SELECT datname,
 FROM pg_database d ORDER BY datname
 """
 
-# Members of extensions are in pg_depend with deptype e; 1247... system schemas are pg_*.
+# Members of extensions stand in pg_depend with deptype e.
 _OURS = """
     n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                     AND d.objid = c.oid AND d.deptype = 'e')
 """
 
+# Nothing here may wait for a table's lock: pg_table_size and its like would, for ever.
 _TABLES = f"""
 SELECT n.nspname, c.relname,
        CASE WHEN c.reltuples >= 0 AND c.relpages > 0 THEN c.reltuples::bigint END,
-       pg_table_size(c.oid), row_security_active(c.oid)
+       row_security_active(c.oid)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {_OURS}
-ORDER BY 4, 1, 2
+ORDER BY c.relpages, 1, 2
 """  # noqa: S608 - constants only
 
 _EXTENSIONS = "SELECT extname, extversion FROM pg_extension ORDER BY 1"
@@ -248,12 +248,11 @@ def _databases_query(major: int) -> str:
 
 
 def _table(row: tuple[Any, ...]) -> Table:
-    schema, name, estimate, size_bytes, row_security = row
+    schema, name, estimate, row_security = row
     return Table(
         name=f"{readable_identifier(schema)}.{readable_identifier(name)}",
         sql=f"{quote_identifier(schema)}.{quote_identifier(name)}",
         estimate=estimate,
-        size_bytes=size_bytes,
         row_security=row_security,
     )
 

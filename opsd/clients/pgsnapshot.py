@@ -19,10 +19,12 @@ from opsd.clients.pginspect import Contents, Table, contents
 from opsd.clients.pgserver import Postgres, Server, Session, StatementFailed, StatementTimeout
 from opsd.clock import Clock
 
+CATALOG_S = 300  # for one query of the catalog
+
 # Timeouts that a role or database may have set and that would end the snapshot early.
 _NO_TIMEOUTS = """
 SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN
-    ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout',
+    ('idle_in_transaction_session_timeout', 'transaction_timeout',
      'idle_session_timeout', 'max_parallel_workers_per_gather')
 """
 # Rather an error than rows that a policy hides from us.
@@ -59,6 +61,7 @@ def open_snapshot(
     with postgres.connect(server, database, within_s=within_s) as session:
         session.query(_NO_TIMEOUTS)
         session.query(_SEE_ALL)
+        session.query(f"SET statement_timeout = '{CATALOG_S}s'")
         session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         identifier, taken_at = session.query("SELECT pg_export_snapshot(), now()")[0]
         yield Snapshot(
