@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs import postgres_backup
+from jobs import nfs_backup, postgres_backup
 from opsd.job import AnyJob
 
-JOBS: tuple[AnyJob, ...] = (postgres_backup.JOB,)
+JOBS: tuple[AnyJob, ...] = (postgres_backup.JOB, nfs_backup.JOB)

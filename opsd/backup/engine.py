@@ -169,10 +169,11 @@ class Engine(Protocol):
         *,
         path: str,
         target: Path,
+        alone: bool,
         deadline: Deadline,
         progress: Progress,
     ) -> Comparison:
-        """Hold what `extract` wrote to an empty `target` against the backup."""
+        """Hold what `extract` wrote against the backup; `alone`: `target` was empty before."""
         ...
 
     def extract_files(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from opsd.backup.catalog import Backup, Condition, read_catalog
 from opsd.backup.manifest import Manifest
-from opsd.backup.prune import prune, sweep
+from opsd.backup.prune import RemoveFromEngine, no_engine, prune, sweep
 from opsd.backup.repository import Repository
 from opsd.backup.retention import Plan, plan
 from opsd.errors import PermanentError, TransientError
@@ -65,11 +65,22 @@ def shrunk(
 
 
 def clear_leftovers(
-    repository: Repository, subject: str, *, dead_runs: frozenset[str], now: datetime
+    repository: Repository,
+    subject: str,
+    *,
+    dead_runs: frozenset[str],
+    now: datetime,
+    remove_from_engine: RemoveFromEngine = no_engine,
 ) -> Iterator[Finding]:
     """End what crashed runs began in one series; yields what a person should look at."""
     try:
-        swept = sweep(repository, subject, dead_runs=dead_runs, now=now)
+        swept = sweep(
+            repository,
+            subject,
+            dead_runs=dead_runs,
+            now=now,
+            remove_from_engine=remove_from_engine,
+        )
     except (TransientError, PermanentError) as exc:
         yield _not_cleared(repository, subject, exc)
         return
@@ -86,7 +97,13 @@ def clear_leftovers(
 
 
 def retain(
-    repository: Repository, subject: str, keep: Keep, *, now: datetime, timezone: tzinfo
+    repository: Repository,
+    subject: str,
+    keep: Keep,
+    *,
+    now: datetime,
+    timezone: tzinfo,
+    remove_from_engine: RemoveFromEngine = no_engine,
 ) -> Iterator[Finding]:
     """Remove what no rule keeps; yields a finding when that is refused or fails.
 
@@ -94,7 +111,7 @@ def retain(
     """
     try:
         decided = planned(repository, subject, keep, now=now, timezone=timezone)
-        for _ in prune(repository, decided.remove, now=now):
+        for _ in prune(repository, decided.remove, now=now, remove_from_engine=remove_from_engine):
             pass
     except (TransientError, PermanentError) as exc:
         yield _not_cleared(repository, subject, exc)

@@ -368,6 +368,7 @@ class ResticEngine:
         *,
         path: str,
         target: Path,
+        alone: bool,
         deadline: Deadline,
         progress: Progress,
     ) -> Comparison:
@@ -378,9 +379,14 @@ class ResticEngine:
         sizes = [size for _, size in regular_files(target)]
         progress.finish(f"compare {self._share.name}")
         found = (len(sizes), sum(sizes))
+        as_promised = found == promised if alone else found[0] >= promised[0]
         wrong = f"{found[0]} files and {found[1]} bytes are there, the backup has {promised}"
-        differences = () if promised == found else (wrong,)
-        return Comparison(unit="files", compared=len(sizes), differences=differences)
+        return Comparison(
+            unit="files",
+            compared=promised[0],
+            differences=() if as_promised else (wrong,),
+            nothing_promised=not promised[0],
+        )
 
     def _no_such_path(self, manifest: Manifest, path: str) -> OpsdError:
         return PermanentError(

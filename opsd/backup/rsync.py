@@ -336,6 +336,7 @@ class RsyncEngine:
         *,
         path: str,
         target: Path,
+        alone: bool,  # noqa: ARG002 - the list names every file
         deadline: Deadline,
         progress: Progress,
     ) -> Comparison:
@@ -354,7 +355,12 @@ class RsyncEngine:
             if wrong:
                 differences.append(f"{wrong}: {printable(os.fsdecode(listed[2:]))}")
         progress.finish(step)
-        return Comparison(unit="files", compared=compared, differences=tuple(differences))
+        return Comparison(
+            unit="files",
+            compared=compared,
+            differences=tuple(differences),
+            nothing_promised=not compared,
+        )
 
     def _stored_owners(self, manifest: Manifest) -> tuple[str, ...]:
         if not manifest.source.get("fake_super"):

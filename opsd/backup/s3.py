@@ -33,7 +33,7 @@ from opsd.backup.repository import (
     Upload,
     try_rights,
 )
-from opsd.clients.s3 import Bucket, NoSuchObject, Taken
+from opsd.clients.s3 import Bucket, BucketSettings, NoSuchObject, Taken
 from opsd.errors import OpsdError, PermanentError
 
 SMALLEST_PART_BYTES = 8 << 20
@@ -80,6 +80,16 @@ class S3Repository:
         settings = self._bucket.settings
         place = f"s3://{settings.bucket}/{self._prefix}".rstrip("/")
         return f"{place} at {settings.endpoint}" if settings.endpoint else place
+
+    @property
+    def settings(self) -> BucketSettings:
+        """How the bucket is reached: an engine that keeps data beside the objects needs it."""
+        return self._bucket.settings
+
+    @property
+    def prefix(self) -> str:
+        """What every key in the bucket begins with; empty, or with a slash at its end."""
+        return self._prefix
 
     def upload(self, key: str, *, run_id: str, size_hint: int = 0) -> Upload:
         """Begin an object; see `Repository.upload`. Nothing is sent before the first part."""

@@ -291,7 +291,7 @@ def refuse_scanned(
         share: as configured.
         found: the walk's result.
         probed: the mount, for the remedy.
-        last: ``source`` of the last good manifest: its ``files`` and ``bytes``.
+        last: ``source`` of the last good manifest: its ``walked_files`` and ``walked_bytes``.
     """
     if found.errors:
         return refusal(
@@ -345,7 +345,7 @@ def _unreadable(share: Share, found: Inventory, probed: Probed) -> Finding:
 
 def _shrunk(share: Share, found: Inventory, last: Mapping[str, Any]) -> Finding | None:
     for unit, now in (("files", found.files), ("bytes", found.size_bytes)):
-        before = int(last.get(unit, 0))
+        before = int(last.get(f"walked_{unit}", 0))
         if now * 100 < before * share.shrink_percent:
             return refusal(
                 share,
