@@ -21,6 +21,7 @@ import click
 from opsd.cli.calling import Command, Exit, load_config, log_as, wants_json
 from opsd.cli.progress import shown
 from opsd.cli.render import Cell, Screen, Tone, count_text, joined, name_text, print_json
+from opsd.cli.results import DRY_RUN
 from opsd.cli.wiring import Wiring
 from opsd.clock import SystemClock
 from opsd.errors import ConfigError, LeaseHeld, OpsdError
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from opsd.configfile import JobEntry
     from opsd.progress import Progress
 
-DRY_RUN = "dry_run."  # checks of findings that say what a run would do
 OLDEST_SANE = datetime(2025, 1, 1, tzinfo=UTC)  # a machine without a battery wakes up in 1970
 _MOUNTS = Path("/proc/self/mounts")
 

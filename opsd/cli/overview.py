@@ -109,24 +109,23 @@ def history(job: str | None, limit: int) -> None:
         of_job = f" of {job}" if job else ""
         screen.line(f"No run{of_job} yet. Start one: opsd run-job {job or 'backup'}", Tone.DIM)
         return
-    columns = ("STARTED", "JOB", "OUTCOME", "TOOK", "BACKUPS", "FINDINGS", "RUN", "ERROR")
-    right = ("TOOK", "BACKUPS", "FINDINGS")
+    titles = ("STARTED", "JOB", "OUTCOME", "TOOK", "RESULT")
     screen.table(
-        [Column(name, right=name in right, folds=name == "ERROR") for name in columns],
+        [Column(title, right=title == "TOOK", folds=title == "RESULT") for title in titles],
         [_run_row(run, wiring.config) for run in runs],
     )
 
 
 def _run_row(run: Run, config: Config) -> tuple[Cell | str, ...]:
+    made = [count_text(len(run.artifacts), "backup")] if run.artifacts else []
+    found = [count_text(len(run.findings), "finding")] if run.findings else []
+    result = ", ".join(made + found)
     return (
         time_text(run.started_at, config.timezone),
         run.job,
         outcome_cell(run.outcome),
         span_text(run.duration),
-        str(len(run.artifacts) or ""),
-        str(len(run.findings) or ""),
-        Cell(run.run_id, Tone.DIM),
-        run.error,
+        ": ".join(part for part in (result, run.error) if part),
     )
 
 

@@ -25,10 +25,18 @@ from opsd.model import Artifact, Fact, Finding, Outcome, Run, Severity
 LEVEL_WORDS = {
     Level.NONE.label: "not proven",
     Level.READ_BACK.label: "read back",
-    Level.PARSED.label: "read back, parsed",
+    Level.PARSED.label: "parsed",
     Level.RESTORED.label: "restored",
 }
-_KINDS = {"database": "database", "globals": "server's roles", "share": "share"}
+_KINDS = {"database": "{}", "globals": "the roles of {}", "share": "{}"}  # in this order
+_NOUNS = {"database": "database", "globals": "server", "share": "share"}
+DRY_RUN = "dry_run."  # checks of findings that say what a run would do
+PLANNED = {
+    f"{DRY_RUN}dump": Tone.GOOD,
+    f"{DRY_RUN}copy": Tone.GOOD,
+    f"{DRY_RUN}keep": Tone.DIM,
+    f"{DRY_RUN}remove": Tone.WARNING,
+}
 _COUNTED = ("tables", "rows", "roles", "files")  # facts that say what is in a backup
 
 
@@ -73,20 +81,16 @@ def _artifact_json(artifact: Artifact) -> dict[str, Any]:
 
 
 def show_runs(screen: Screen, runs: Sequence[Run], *, dry_run: bool) -> None:
-    """Print what the runs made, what they found, and the verdict."""
-    rows = [row for run in runs for row in _rows(run)]
-    if rows:
+    """Print what the runs made, or would make, what they found, and the verdict."""
+    if dry_run:
+        _show_plan(screen, [f for run in runs for f in run.findings if f.check in PLANNED])
+    elif rows := [row for run in runs for row in _rows(run)]:
         titles = ("", "BACKUP", "SIZE", "CONTENT", "PROVEN", "WHERE", "TOOK")
-        screen.table(
-            [
-                Column(t, right=t in ("SIZE", "TOOK"), folds=t in ("BACKUP", "CONTENT"))
-                for t in titles
-            ],
-            rows,
-        )
+        right, folds = ("SIZE", "TOOK"), ("BACKUP", "CONTENT")
+        screen.table([Column(t, right=t in right, folds=t in folds) for t in titles], rows)
         screen.line()
     for run in runs:
-        _show_findings(screen, run.findings)
+        _show_findings(screen, [one for one in run.findings if one.check not in PLANNED])
         if run.outcome is not Outcome.COMPLETED:
             told = f"{run.job} {run.outcome.value.replace('_', ' ')}"
             screen.detail(f"{told}: {run.error}", indent=0, mark="✗ ", tone=Tone.BAD)
@@ -94,17 +98,74 @@ def show_runs(screen: Screen, runs: Sequence[Run], *, dry_run: bool) -> None:
     screen.line(text, tone)
 
 
+def _show_plan(screen: Screen, planned: Sequence[Finding]) -> None:
+    """Print what a dry run would do, by subject and time."""
+    rows: list[tuple[str, Row]] = []
+    for finding in planned:
+        verb = finding.check.removeprefix(DRY_RUN)
+        subject, slot, where = _planned_place(finding.subject)
+        why = finding.summary.removeprefix(f"would {verb}: ").removeprefix("would be ")
+        cells = (Cell(verb, PLANNED[finding.check]), name_text(subject), slot, where, why)
+        rows.append((f"{subject} {slot}", cells))
+    if rows:
+        titles = ("WOULD", "BACKUP", "SLOT", "WHERE", "WHY")
+        ordered = [cells for _, cells in sorted(rows, key=lambda row: row[0])]
+        screen.table([Column(t, folds=t in ("BACKUP", "WHY")) for t in titles], ordered)
+        screen.line()
+
+
+def _planned_place(subject: str) -> tuple[str, str, str]:
+    """Subject, slot and repository of ``repository/usb/database/main/app/<slot>.json``."""
+    if not subject.startswith("repository/"):
+        return subject, "", ""
+    _, repository, key = subject.split("/", 2)
+    series, _, slot = key.removesuffix(".json").rpartition("/")
+    return series, slot, repository
+
+
 def _rows(run: Run) -> Iterator[Row]:
+    """One row per subject: what was made, however many repositories hold it, and what was not."""
+    made: dict[str, list[Artifact]] = {}
     for artifact in run.artifacts:
-        yield (
-            Cell("✓", Tone.GOOD),
-            name_text(artifact.subject),
-            size_text(artifact.size_bytes),
-            Cell(content_text(artifact.facts), Tone.DIM),
-            LEVEL_WORDS.get(artifact.level, artifact.level),
-            artifact.repository,
-            _took(artifact),
-        )
+        made.setdefault(artifact.subject, []).append(artifact)
+    failed = {finding.subject for finding in run.findings if finding.severity is Severity.CRITICAL}
+    for subject in sorted({*made, *failed}, key=_place):
+        if subject in made:
+            yield _row(made[subject])
+        elif _kind(subject) in _KINDS:
+            yield (
+                Cell("✗", Tone.BAD),
+                name_text(subject),
+                "",
+                Cell("failed", Tone.BAD),
+                "",
+                "",
+                "",
+            )
+
+
+def _row(copies: Sequence[Artifact]) -> Row:
+    first = copies[0]
+    level = min(Level.of(artifact.level) for artifact in copies)
+    return (
+        Cell("✓", Tone.GOOD),
+        name_text(first.subject),
+        size_text(first.size_bytes),
+        Cell(content_text(first.facts), Tone.DIM),
+        LEVEL_WORDS[level.label],
+        ", ".join(artifact.repository for artifact in copies),
+        _took(first),
+    )
+
+
+def _kind(subject: str) -> str:
+    return subject.partition("/")[0]
+
+
+def _place(subject: str) -> tuple[int, str]:
+    kinds = [*_KINDS]
+    kind = _kind(subject)
+    return (kinds.index(kind) if kind in kinds else len(kinds), name_text(subject))
 
 
 def _took(artifact: Artifact) -> str:
@@ -143,7 +204,7 @@ def verdict(runs: Sequence[Run], *, dry_run: bool) -> tuple[str, Tone]:
         return "Dry run: nothing was written, nothing was removed.", Tone.TITLE
     failed = [run for run in runs if run.outcome is not Outcome.COMPLETED]
     artifacts = [artifact for run in runs for artifact in run.artifacts]
-    safe = _safe_text(artifacts)
+    safe = _safe_text(artifacts) if artifacts else ""
     if failed:
         names = joined([run.job for run in failed])
         rest = f" {safe}" if artifacts else " Older backups are untouched."
@@ -157,15 +218,12 @@ def verdict(runs: Sequence[Run], *, dry_run: bool) -> tuple[str, Tone]:
 
 
 def _safe_text(artifacts: Sequence[Artifact]) -> str:
-    if not artifacts:
-        return ""
     subjects = {artifact.subject for artifact in artifacts}
-    counted = [
-        count_text(number, _KINDS.get(kind, kind), "servers' roles" if kind == "globals" else "")
-        for kind in _KINDS
-        if (number := sum(subject.split("/")[0] == kind for subject in subjects))
-    ]
-    are = "are" if len(subjects) > 1 else "is"
+    counted = []
+    for kind, phrase in _KINDS.items():
+        if number := sum(_kind(subject) == kind for subject in subjects):
+            counted.append(phrase.format(count_text(number, _NOUNS[kind])))
+    are = "is" if counted and counted[0].startswith("1 ") and len(counted) == 1 else "are"
     size = size_text(sum(artifact.size_bytes for artifact in artifacts))
     where = joined(sorted({artifact.repository for artifact in artifacts}))
     lowest = min(Level.of(artifact.level) for artifact in artifacts)
