@@ -58,7 +58,12 @@ def test_every_database_and_the_roles_are_backed_up_and_proven(
     run = dumps.run_job(dumps.settings_of(empty_pg, tmp_path), [repository], tmp_path).run
 
     assert run.outcome is Outcome.COMPLETED
-    subjects = {"database/main/app", "database/main/blog", "database/main/postgres", "globals/main"}
+    subjects = {
+        "database/main/app",
+        "database/main/blog",
+        "database/main/postgres",
+        "globals/main",
+    }
     assert {one.subject for one in run.artifacts} == subjects
     assert {one.level for one in run.artifacts} == {"parsed"}
     assert subjects <= set(run.seen)
@@ -142,9 +147,7 @@ def test_a_repository_that_fails_does_not_stop_the_other(
     empty_pg: PgServer, tmp_path: Path
 ) -> None:
     good, broken, unlisted = MemoryRepository("good"), Broken("broken"), Unlisted("unlisted")
-    settings = dumps.settings_of(
-        empty_pg, tmp_path, repositories=["broken", "unlisted", "good"]
-    )
+    settings = dumps.settings_of(empty_pg, tmp_path, repositories=["broken", "unlisted", "good"])
 
     job = dumps.run_job(settings, [good, broken, unlisted], tmp_path)
 
@@ -289,9 +292,7 @@ def test_a_run_out_of_time_is_timed_out_and_says_what_is_missing(
     with empty_pg.connect("app", autocommit=False) as holder:
         holder.execute("LOCK TABLE people IN ACCESS EXCLUSIVE MODE")
 
-        job = dumps.run_job(
-            settings, [MemoryRepository()], tmp_path, timeout=timedelta(seconds=4)
-        )
+        job = dumps.run_job(settings, [MemoryRepository()], tmp_path, timeout=timedelta(seconds=4))
 
     assert job.run.outcome is Outcome.TIMED_OUT
     assert "database/main/app" in job.run.error
