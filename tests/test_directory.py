@@ -18,7 +18,7 @@ from opsd.backup.directory import DirectoryRepository
 from opsd.backup.repository import AlreadyExists, NotFound
 from opsd.errors import OpsdError, PermanentError, TransientError
 from opsd.testing import RUN_ID
-from tests.rig import scratch
+from tests.rig import parts, scratch
 
 KEY = "database/main/app/20261122T030000Z-0123456789ab.dump"
 MIB = 1 << 20
@@ -80,6 +80,24 @@ def test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_success(
     put(repository, b"x")
 
     assert calls == ["sync file", "link", "sync directory"]
+
+
+@pytest.mark.real
+def test_reading_back_asks_the_disk_and_not_the_page_cache(
+    repository: DirectoryRepository, tmp_path: Path
+) -> None:
+    def cached_pages(path: Path) -> int:
+        fincore = [parts.program("fincore"), "--noheadings", "--output", "PAGES", path]
+        return int(subprocess.run(fincore, capture_output=True, check=True).stdout)
+
+    upload = repository.upload(KEY, run_id=RUN_ID)
+    upload.write(bytes(8 * MIB))
+    (leftover,) = repository.unfinished("")
+    while_written = cached_pages((tmp_path / KEY).with_name(leftover.token))
+    upload.commit()
+
+    assert while_written == 2048
+    assert cached_pages(tmp_path / KEY) == 0
 
 
 KILLED_WRITER = """
