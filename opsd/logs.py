@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -57,6 +58,17 @@ def configure(*, level: str = "info", stream: TextIO | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     _route_foreign()
+    threading.excepthook = _log_crash
+
+
+def _log_crash(crash: threading.ExceptHookArgs) -> None:
+    """A thread that dies says so here, and not with a raw traceback on stderr."""
+    if crash.exc_value is not None:
+        structlog.get_logger().error(
+            "thread.crashed",
+            thread=crash.thread.name if crash.thread else "",
+            exc_info=crash.exc_value,
+        )
 
 
 def _for_machines() -> tuple[Processor, ...]:

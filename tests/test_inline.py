@@ -220,9 +220,14 @@ folder, what = Path(sys.argv[1]), sys.argv[2]
 clock = SystemClock()
 state = SqliteState(folder / "state.db", clock=clock)
 
+def note(pid):
+    while Path(f"/proc/{pid}/comm").read_text() != "sleep\\n":
+        pass  # its parent-death signal is asked for just before
+    (folder / "child").write_text(str(pid))
+
 def hangs_in_the_kernel(ctx, settings):
     with Process(["sleep", "600"], deadline=Deadline.after(600, clock)) as child:
-        (folder / "child").write_text(str(child.pid))
+        note(child.pid)
         threading.Thread(target=lambda: open(folder / "fifo").read(), daemon=True).start()
         print("running", flush=True)
         while True:
@@ -234,7 +239,7 @@ def hangs_in_the_kernel(ctx, settings):
 
 def waits(ctx, settings):
     with Process(["sleep", "600"], deadline=Deadline.after(600, clock)) as child:
-        (folder / "child").write_text(str(child.pid))
+        note(child.pid)
         print("running", flush=True)
         child.wait()
     yield

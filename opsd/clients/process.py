@@ -181,6 +181,15 @@ class Process:
         """Whether it has not ended yet."""
         return self._popen.poll() is None
 
+    def ends_within(self, seconds: float) -> bool:
+        """Wait at most `seconds` for its end; whether it came. Its outputs are not read."""
+        return self._await_exit(seconds)
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status (minus the signal that ended it); None while it runs."""
+        return self._popen.returncode
+
     def read(self, size: int = PIPE_BYTES) -> bytes:
         """Some bytes of its stdout, at most `size`; empty at the end.
 
