@@ -36,13 +36,31 @@ from opsd.backup.repository import Repository
 from opsd.clients.pginspect import Database, ServerFacts, inspect
 from opsd.clients.pgserver import Server, SslMode
 from opsd.config import Duration, Keep, RepositoryName, SecretRef, Table, unique_names
-from opsd.errors import DeadlineExceeded, PartialFailure, PermanentError, TransientError
+from opsd.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    PartialFailure,
+    PermanentError,
+    TransientError,
+)
 from opsd.job import Context, Job, Observation
 from opsd.model import Finding, Seen, Severity
 from opsd.text import shortened
 
 INSPECT_S = 30.0  # for asking one server what it holds
 MOST_NAMED = 5  # subjects that the run's error names
+
+
+def _public_keys(recipients: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what age cannot encrypt to while the configuration is read."""
+    if recipients:
+        from opsd.backup.crypt import parse_recipients  # noqa: PLC0415 - only when used
+
+        try:
+            parse_recipients(recipients)
+        except ConfigError as exc:
+            raise ValueError(str(exc)) from exc
+    return recipients
 
 
 class ServerTable(Table):
@@ -93,7 +111,7 @@ class Settings(Table):
         min_length=1, description="the servers to dump"
     )
     concurrency: int = Field(2, ge=1, le=32, description="databases dumped at the same time")
-    recipients: tuple[str, ...] = Field(
+    recipients: Annotated[tuple[str, ...], AfterValidator(_public_keys)] = Field(
         (), description="age public keys; dumps are encrypted to them, none: not encrypted"
     )
     client_dirs: tuple[Path, ...] = Field(

@@ -34,7 +34,7 @@ from opsd.backup.stream import (
     pump,
 )
 from opsd.clients.pginspect import Contents, Database, ServerFacts
-from opsd.clients.pgserver import Postgres, Server, quote_identifier
+from opsd.clients.pgserver import CONNECT_TIMEOUT_S, Postgres, Server, quote_identifier
 from opsd.clients.pgsnapshot import RowCount, Snapshot, count_rows, open_snapshot
 from opsd.clients.process import Process
 from opsd.clock import Deadline
@@ -314,6 +314,8 @@ def _produce_globals(server: Server, facts: ServerFacts, how: How, write: Write)
             try:
                 pump(output_of(process, check=check), write, recipients=how.recipients)
             except SourceFailed as exc:
+                if "could not connect" in exc.stderr:
+                    _connect(server, how)  # pg_dumpall keeps the reason to itself; this tells
                 raise _explained(exc, "pg_dumpall", server, server.maintenance_database) from exc
     return facts_of(
         GlobalsSource(
@@ -325,6 +327,12 @@ def _produce_globals(server: Server, facts: ServerFacts, how: How, write: Write)
             command=tuple(argv),
         )
     )
+
+
+def _connect(server: Server, how: How) -> None:
+    within_s = min(CONNECT_TIMEOUT_S, how.deadline.remaining())
+    with how.postgres.connect(server, within_s=within_s):
+        pass
 
 
 # What a failed pg_dump says, and what to do about it.

@@ -23,7 +23,7 @@ from opsd.clock import Deadline
 from opsd.errors import ConfigError, OpsdError, PermanentError, TransientError
 
 Read = Callable[[int], bytes]
-Write = Callable[[bytes], None]
+Write = Callable[[bytes], object]
 
 _SCRIPT_TAIL_BYTES = 4096  # the closing line of a script stands within this
 _SCRIPT_END = b"\n-- PostgreSQL database cluster dump complete\n"
@@ -223,7 +223,7 @@ def output_of(process: Process, *, check: Check | None = None) -> Read:
 def pump(read: Read, write: Write, *, recipients: Sequence[str]) -> None:
     """Move the whole stream, encrypted to `recipients` if there are any."""
     if recipients:
-        from opsd.backup.crypt import encrypt  # noqa: PLC0415
+        from opsd.backup.crypt import encrypt  # noqa: PLC0415 - its library, only when used
 
         encrypt(read, write, recipients)
         return
@@ -262,9 +262,9 @@ def opened(
             f"{manifest.key} is encrypted to {', '.join(manifest.recipients)}: name the"
             " identity file that opens it"
         )
-    from opsd.backup.crypt import decrypt  # noqa: PLC0415
+    from opsd.backup.crypt import decrypt, read_identities  # noqa: PLC0415 - as above
 
-    decrypt(read, write, identity)
+    decrypt(read, write, read_identities(identity))
 
 
 class _Reader:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from jobs import postgres_backup
 from opsd.backup.catalog import read_catalog
 from opsd.backup.pgsource import SCRATCH_PREFIX
+from opsd.backup.repository import StoredObject, Upload
 from opsd.errors import TransientError
 from opsd.model import Outcome, Severity
 from opsd.testing import MemoryRepository
@@ -25,14 +26,14 @@ pytestmark = pytest.mark.real
 class Broken(MemoryRepository):
     """Lists what it has, takes nothing new."""
 
-    def upload(self, key: str, *, run_id: str, size_hint: int = 0) -> None:  # type: ignore[override]
+    def upload(self, key: str, *, run_id: str, size_hint: int = 0) -> Upload:  # noqa: ARG002
         raise TransientError(f"repository {self.name}: {key}: no space left")
 
 
 class Unlisted(MemoryRepository):
     """Cannot even be listed."""
 
-    def list(self, prefix: str) -> None:  # type: ignore[override]
+    def list(self, prefix: str) -> Iterator[StoredObject]:
         raise TransientError(f"repository {self.name}: list {prefix}: refused")
 
 
@@ -124,7 +125,7 @@ def test_one_failing_database_neither_hides_nor_stops_the_others(
     assert job.run.outcome is Outcome.FAILED
     assert job.checks == {"database/main/locked": "postgres.dump_failed"}
     assert "locked longer than lock_wait" in job.finding("postgres.dump_failed").remedy
-    assert job.artifact("database/main/app")
+    assert job.artifact("database/main/app").level == "parsed"
     assert "database/main/app" in job.run.seen
     assert "database/main/locked" not in job.run.seen
     assert not any("locked" in key for key in keys(repository))
