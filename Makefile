@@ -10,11 +10,11 @@ CHECKED = opsd jobs tests tools deploy
 
 export OPSD_CACHE := $(abspath $(CACHE))
 export VENV PYTHON
-export PATH := $(OPSD_CACHE)/bin:$(PATH)
+export PATH := $(abspath $(BIN)):$(OPSD_CACHE)/bin:$(PATH)
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-demo static check test bench fmt lock clean clean-cache
+.PHONY: help demo setup setup-demo static check test bench fmt reference lock clean clean-cache
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ fmt: setup ## format, and fix what the linter can
 	@$(BIN)/ruff check --quiet --fix $(CHECKED) || true
 	@$(BIN)/ruff format $(CHECKED)
 
+reference: setup ## rewrite what is derived from the code: example configuration, schema, reference pages
+	@$(BIN)/python -m tools.reference
+
+# uv keeps every version that a lock names already, unless it no longer fits.
 COMPILE = $(OPSD_CACHE)/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header $(if $(UPGRADE),--upgrade)
 lock: setup ## compile the lock files anew; UPGRADE=1: with the newest versions
 	$(COMPILE) pyproject.toml --extra demo --group dev -o requirements-dev.lock

@@ -208,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, *, limit: int | None = None) -> Iterator[bytes]:
         """The body as it came; chunked bodies keep their frames."""
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+        if limit is None and self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             yield from self._frames()
             return
         left = self._length() if limit is None else limit
