@@ -107,6 +107,16 @@ SecretRef = Annotated[
 ]
 
 
+def absolute(value: Path) -> Path:
+    """A path that means the same wherever opsd was started."""
+    if not value.is_absolute():
+        raise ValueError("must be an absolute path: opsd may be started in any directory")
+    return value
+
+
+AbsolutePath = Annotated[Path, AfterValidator(absolute)]
+
+
 def known_repository(value: str, info: ValidationInfo) -> str:
     """Hold a reference against the configured names, where the loader knows them."""
     names = (info.context or {}).get("repositories")
@@ -146,7 +156,7 @@ class DirectoryTable(Table):
     """A directory on a local disk or a mounted share."""
 
     type: Literal["directory"]
-    path: Path = Field(description="where it is; must exist", examples=["/srv/backup"])
+    path: AbsolutePath = Field(description="where it is; must exist", examples=["/srv/backup"])
     mounted: bool = Field(
         default=False,
         description="refuse to work unless the path is on a mounted disk or share, not on /",

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import click
-import tomlkit
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -26,6 +25,7 @@ from opsd.cli.calling import common_options
 from opsd.config import format_duration, format_size
 from opsd.configfile import json_schema
 from opsd.configfile.schema import document_model
+from opsd.configfile.showing import toml_value
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "config.schema.json"
@@ -42,7 +42,10 @@ NAMES = {"DirectoryTable": "usb", "S3Table": "offsite"}
 VALUES: Mapping[str, Any] = {
     "jobs.postgres-backup.servers.name": "main",
     "jobs.nfs-backup.shares.name": "nfs",
+    "jobs.nfs-backup.shares.password": "file:/run/secrets/restic-password",
 }
+_PATTERNS = {"^(\\d+)(s|": "duration", "^(\\d+(?:": "size", "^(env:": "secret"}
+_NUMBERS = {"integer": "number", "number": "number", "boolean": "true or false"}
 EXAMPLE_HEAD = """\
 #:schema ./config.schema.json
 # The configuration of opsd. Every key stands here with its default; where there is none, with
@@ -105,12 +108,13 @@ def example() -> str:
 def _assignment(section: Section, key: str, field: FieldInfo) -> str:
     value = _default(field)
     if value is not None:
-        return f"{key} = {_toml(value)}\n"
+        return f"{key} = {toml_value(value)}\n"
     path = f"{re.sub(r'^repositories[.][^.]+', 'repositories', section.path)}.{key}"
     value = VALUES.get(path, _an_example(field))
     if value is None:
         raise LookupError(f"{section.path}.{key}: give its field examples=[...]")
-    return f"{'' if field.is_required() else '# '}{key} = {_toml(value)}\n"
+    is_given = field.is_required() or path in VALUES
+    return f"{'' if is_given else '# '}{key} = {toml_value(value)}\n"
 
 
 def _an_example(field: FieldInfo) -> Any:
@@ -140,7 +144,7 @@ def _documented(section: Section) -> str:
     properties = section.model.model_json_schema(by_alias=True)["properties"]
     for key, field in section.plain_keys():
         default = _default(field)
-        shown = f"`{_toml(default)}`" if default is not None else "none"
+        shown = f"`{toml_value(default)}`" if default is not None else "none"
         shown = "**must be given**" if field.is_required() else shown
         row = (f"`{key}`", _kind(properties[key]), shown, _described(field))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
@@ -153,18 +157,26 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return _kind(next(one for one in schema["anyOf"] if one.get("type") != "null"))
     if "const" in schema or "enum" in schema:
         return " or ".join(f'`"{one}"`' for one in schema.get("enum", [schema.get("const")]))
-    if schema.get("type") == "array":
+    if schema["type"] == "array":
         return f"list of {_kind(schema['items'])}"
+    if schema["type"] == "object":
+        return f"table of {_kind(schema['additionalProperties'])}s"
+    return _kind_of_text(schema) or _NUMBERS[schema["type"]] + _range(schema)
+
+
+def _kind_of_text(schema: Mapping[str, Any]) -> str:
+    if schema["type"] != "string":
+        return ""
     pattern = str(schema.get("pattern", ""))
-    for start, kind in (("^(\\d+)(s|", "duration"), ("^(\\d+(?:", "size"), ("^(env:", "secret")):
-        if pattern.startswith(start):
-            return kind
-    kinds = {"string": "text", "integer": "number", "boolean": "true or false", "number": "number"}
-    text = "path" if schema.get("format") == "path" else kinds[schema["type"]]
+    kinds = (kind for start, kind in _PATTERNS.items() if pattern.startswith(start))
+    return next(kinds, "path" if schema.get("format") == "path" else "text")
+
+
+def _range(schema: Mapping[str, Any]) -> str:
     low, high = schema.get("minimum"), schema.get("maximum")
-    if low is not None and high is not None:
-        return f"{text}, {low} to {high}"
-    return f"{text}, {low} or more" if low is not None else text
+    if low is None:
+        return ""
+    return f", {low} to {high}" if high is not None else f", {low} or more"
 
 
 def commands() -> str:
@@ -244,10 +256,6 @@ def _described(field: FieldInfo) -> str:
 def _wrapped(text: str) -> str:
     lines = textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ")
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    return str(tomlkit.item(value).as_string())
 
 
 def replaced(document: str, reference: str) -> str:

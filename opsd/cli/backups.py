@@ -10,7 +10,7 @@ import click
 
 from opsd.backup.catalog import Condition
 from opsd.backup.naming import stamp
-from opsd.cli.calling import Exit, LazyGroup, wants_json
+from opsd.cli.calling import Command, Exit, LazyGroup, wants_json
 from opsd.cli.places import Place, Reading, open_places, place_options, read_all
 from opsd.cli.progress import shown
 from opsd.cli.render import (
@@ -30,6 +30,7 @@ from opsd.cli.selecting import Held, matching, newest
 from opsd.clock import SystemClock
 
 COMMANDS = {
+    "list": ("opsd.cli.backups:list_", "List what there is, how old it is, how far proven."),
     "verify": ("opsd.cli.verify:verify", "Prove again that backups are what they promise."),
     "restore": ("opsd.cli.restore:restore", "Get a database, a share or a file back."),
 }
@@ -45,7 +46,7 @@ def backups() -> None:
     """List, verify and restore backups. The repository alone says what exists."""
 
 
-@backups.command(name="list")
+@click.command(name="list", cls=Command)
 @click.argument("selector", default="")
 @click.option("--all", "everything", is_flag=True, help="Every backup, not the newest of each.")
 @place_options

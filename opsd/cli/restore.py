@@ -143,6 +143,8 @@ class _Restore:
                 return self._database(held)
             case "pg_globals":
                 return self._roles(held, self._server(held))
+            case "restic" | "rsync":
+                return self._share(held)
         raise PermanentError(
             f"{held.backup.key}: this opsd cannot restore a {held.backup.manifest.kind}"
         )
@@ -164,6 +166,25 @@ class _Restore:
         name = self._wish.new_name or original
         where = f"database {name} on server {into.server.name}"
         return Restored(where=where, comparison=comparison, notes=(*notes, *comparison.notes))
+
+    def _share(self, held: Held) -> Restored:
+        from opsd.backup.sharerestore import restore_share  # noqa: PLC0415 - loads the engines
+        from opsd.cli.shares import engine_of  # noqa: PLC0415 - likewise
+
+        if self._wish.to is None:
+            raise click.UsageError(f"{held.subject}: name a new directory with --to")
+        manifest = held.backup.manifest
+        repository = self._opened.named(held.repository)
+        with engine_of(manifest, repository, self._opened.config) as engine:
+            comparison = restore_share(
+                engine,
+                manifest,
+                target=self._wish.to.absolute(),
+                path=self._wish.path,
+                deadline=self._deadline,
+                progress=self._progress,
+            )
+        return Restored(where=str(self._wish.to), comparison=comparison, notes=comparison.notes)
 
     def _roles(self, held: Held, into: Into) -> Restored:
         from opsd.backup.pgroles import restore_globals  # noqa: PLC0415 - loads psycopg
@@ -212,7 +233,7 @@ def _show(held: Held, restored: Restored, opened: Opened) -> None:
     screen = Screen()
     taken = time_text(held.slot, opened.timezone)
     subject = name_text(held.subject)
-    screen.line(f"{subject} as of {taken}, from {held.repository}, is back as {restored.where}.")
+    screen.line(f"{subject} as of {taken}, from {held.repository}, is back: {restored.where}.")
     for note in restored.notes:
         screen.detail(note, indent=0, mark="· ", tone=Tone.DIM)
     if comparison is None:

@@ -33,7 +33,7 @@ _NOUNS = {"database": "database", "globals": "server", "share": "share"}
 DRY_RUN = "dry_run."  # checks of findings that say what a run would do
 PLANNED = {
     f"{DRY_RUN}dump": Tone.GOOD,
-    f"{DRY_RUN}copy": Tone.GOOD,
+    f"{DRY_RUN}share": Tone.GOOD,
     f"{DRY_RUN}keep": Tone.DIM,
     f"{DRY_RUN}remove": Tone.WARNING,
 }

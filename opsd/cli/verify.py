@@ -146,6 +146,16 @@ class _Proof:
             from opsd.backup.pgrestore import drill  # noqa: PLC0415 - loads psycopg
 
             return drill(repository, manifest, self._into)
+        if not manifest.key:
+            from opsd.cli.shares import check_share  # noqa: PLC0415 - loads the engines
+
+            return check_share(
+                held.backup,
+                repository,
+                self._opened.config,
+                deadline=self._deadline,
+                progress=self._progress,
+            )
         return verify_stored(
             repository, held.backup, deadline=self._deadline, progress=self._progress
         )

@@ -31,6 +31,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _TWICE = re.compile(r"\(('.*?'),?\)")
 _SYNTAX_HINTS = {
+    "Illegal character": "the closing quote is missing",
     "Invalid value": "text must stand in quotes",
     "Cannot overwrite a value": "this key stands twice; keep one",
     "Cannot declare": "this table stands twice; keep one",
@@ -77,7 +78,7 @@ def load(path: Path, jobs: Sequence[AnyJob]) -> Config:
     try:
         # Through JSON, because only there a strict check takes a list for a tuple.
         document = model.model_validate_json(
-            json.dumps(raw, default=str),
+            json.dumps(raw, default=lambda date: {wording.DATE: str(date)}),
             strict=True,
             context={"repositories": _names(raw.get("repositories"))},
         )
@@ -143,6 +144,8 @@ def _problems(
     line_of = lines(text)
     schema = model.model_json_schema(by_alias=True)
     for error in exc.errors(include_url=False):
+        if wording.is_echo(error):
+            continue
         place = wording.placed(error, raw)
         holder = _subschema(schema, place[:-1], raw)
         told = f"{wording.place_text(place)}: {wording.message(error, holder)}"

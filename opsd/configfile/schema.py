@@ -16,6 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
 from opsd.config import (
+    AbsolutePath,
     AlertTarget,
     DirectoryTable,
     Duration,
@@ -44,16 +45,10 @@ def _check_schedule(value: str) -> str:
     return value
 
 
-def _check_absolute(value: Path) -> Path:
-    if not value.is_absolute():
-        raise ValueError("must be an absolute path: opsd may be started in any directory")
-    return value
-
-
 class OpsdTable(Table):
     """What concerns opsd as a whole."""
 
-    state_dir: Annotated[Path, AfterValidator(_check_absolute)] = Field(
+    state_dir: AbsolutePath = Field(
         default=Path("/var/lib/opsd"),
         description="run history, open findings, leases, scratch space; a local disk, never NFS",
     )

@@ -35,7 +35,7 @@ def _table(table: BaseModel, *, name: str, is_default: bool) -> Iterator[str]:
         if _holds_tables(value):
             nested.append((key, value, by_default))
         else:
-            yield f"{_key(key)} = {_value(plain[key])}{MARK if by_default else ''}"
+            yield f"{_key(key)} = {toml_value(plain[key])}{MARK if by_default else ''}"
     for key, value, by_default in nested:
         yield from _nested(value, name=f"{name}.{_key(key)}".lstrip("."), is_default=by_default)
 
@@ -56,7 +56,7 @@ def _nested(value: Any, *, name: str, is_default: bool) -> Iterator[str]:
 
 def _holds_tables(value: Any) -> bool:
     if isinstance(value, dict):
-        return True
+        value = tuple(value.values())
     entries = value if isinstance(value, tuple | list) else (value,)
     return bool(entries) and all(isinstance(entry, BaseModel) for entry in entries)
 
@@ -65,5 +65,9 @@ def _key(key: str) -> str:
     return tomlkit.key(key).as_string()
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value in one line, a table too."""
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_key(key)} = {toml_value(item)}" for key, item in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
     return str(tomlkit.item(value).as_string())

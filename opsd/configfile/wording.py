@@ -7,6 +7,7 @@ may be a secret that stands in the wrong place.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,12 +18,12 @@ from opsd.text import printable, shortened
 
 SHOWN_NAMES = 12  # known keys listed when none of them is close
 SHOWN_CHARACTERS = 40
+DATE = "a date"  # stands for a date of TOML, which no key takes, in what is checked
 
 _JSON_KINDS = {
     "str": "text",
     "int": "a number",
     "float": "a number with a fraction",
-    "bool": "true or false",
     "list": "a list",
     "dict": "a table",
 }
@@ -72,6 +73,11 @@ def placed(error: ErrorDetails, document: Mapping[str, Any]) -> Place:
     return (*place, *at)
 
 
+def is_echo(error: ErrorDetails) -> bool:
+    """Whether an error only repeats that entries of a list are wrong."""
+    return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
+
+
 def message(error: ErrorDetails, schema: Mapping[str, Any]) -> str:
     """One line: what is wrong; what to do.
 
@@ -107,8 +113,8 @@ def _missing(error: ErrorDetails, schema: Mapping[str, Any]) -> str:
     described = schema.get("properties", {}).get(key, {})
     example = next(iter(described.get("examples", ())), None)
     meaning = f" ({described['description']})" if "description" in described else ""
-    if isinstance(example, str):
-        return f'missing{meaning}; add {key} = "{example}"'
+    if example is not None:
+        return f"missing{meaning}; add {key} = {json.dumps(example)}"
     return f"missing{meaning}; add it to the table"
 
 
@@ -197,6 +203,10 @@ def _tag(error: ErrorDetails) -> str:
 
 
 def _kind_of(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict) and value.keys() == {DATE}:
+        return DATE
     return _JSON_KINDS.get(type(value).__name__, "something else")
 
 
