@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 from collections.abc import Callable, Iterator
@@ -24,16 +25,15 @@ def pytest_configure() -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in the last lines what was not tested, and how to get it."""
-    reasons: dict[str, int] = {}
-    for report in terminalreporter.getreports("skipped"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-        _, found, part = reason.partition(parts.MISSING)
-        if found:
-            reasons[part] = reasons.get(part, 0) + 1
+    reasons = collections.Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.getreports("skipped")
+        if isinstance(report.longrepr, tuple)
+    )
     if reasons:
-        terminalreporter.section("NOT TESTED: parts are missing", red=True, bold=True)
-    for part, count in sorted(reasons.items()):
-        terminalreporter.line(f"{count} tests skipped for want of {part}", red=True)
+        terminalreporter.section("NOT TESTED HERE", red=True, bold=True)
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.line(f"{count} skipped: {reason}", red=True)
 
 
 @pytest.fixture(scope="session")

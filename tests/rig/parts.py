@@ -19,12 +19,11 @@ CACHE = Path(
     os.environ.get("OPSD_CACHE")
     or ("/var/cache/opsd" if os.geteuid() == 0 else Path.home() / ".cache/opsd")
 )
-MISSING = "missing part: "  # how the reason of such a skip begins; the last lines look for it
 
 
 def missing(part: str, remedy: str = "make setup") -> NoReturn:
     """Skip the running test, or fail it in CI, because a real part is not there."""
-    reason = f"{MISSING}{part}: run `{remedy}`"
+    reason = f"{part} is not installed: run `{remedy}`"
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
