@@ -66,7 +66,7 @@ class S3Repository:
         self._bucket = bucket
         stripped = prefix.strip("/")
         self._prefix = f"{check_key(stripped)}/" if stripped else ""
-        self._budget = _Budget(IN_FLIGHT_BYTES)
+        self._buffers = _Buffers(IN_FLIGHT_BYTES)
         self._senders = ThreadPoolExecutor(SENDERS, thread_name_prefix=f"s3-{name}")
 
     @property
@@ -101,7 +101,7 @@ class S3Repository:
             full_key=self._prefix + key,
             run_id=run_id,
             part_bytes=part_bytes(size_hint),
-            budget=self._budget,
+            buffers=self._buffers,
             senders=self._senders,
         )
 
@@ -161,7 +161,7 @@ class S3Repository:
         key = f"{self._prefix}probe/{secrets.token_hex(8)}"
         upload_id = self._bucket.begin(key, metadata={})
         try:
-            self._bucket.put_part(key, upload_id, number=1, content=b"probe")
+            self._bucket.put_part(key, upload_id, number=1, content=io.BytesIO(b"probe"))
             list(self._bucket.list_uploads(key))
         finally:
             self._bucket.abort(key, upload_id)
@@ -180,25 +180,44 @@ def _taken(repository: str, key: str) -> AlreadyExists:
     return AlreadyExists(f"repository {repository}: write {key}: an object with this key is there")
 
 
-class _Budget:
-    """Bytes that may be under way at once, for all uploads of a repository."""
+class _Buffers:
+    """Memory for parts, used again and again: new blocks of this size would fragment the heap."""
 
-    def __init__(self, size_bytes: int) -> None:
-        self._size_bytes = size_bytes
+    def __init__(self, in_flight_bytes: int) -> None:
+        self._in_flight_bytes = in_flight_bytes
         self._used = 0
         self._changed = threading.Condition()
+        self._free: list[tuple[int, io.BytesIO]] = []
 
-    def take(self, size_bytes: int) -> None:
-        """Wait for room; one part is always let through, however large."""
+    def empty(self, size_bytes: int) -> io.BytesIO:
+        """A buffer at its start, with room for `size_bytes`."""
+        with self._changed:
+            for entry in self._free:
+                if entry[0] == size_bytes:
+                    self._free.remove(entry)
+                    return entry[1]
+        buffer = io.BytesIO()
+        buffer.seek(size_bytes - 1)
+        buffer.write(b"\0")
+        buffer.seek(0)
+        return buffer
+
+    def await_room(self, size_bytes: int) -> None:
+        """Wait until one more part may be under way; one always may, however large."""
         with self._changed:
             self._changed.wait_for(
-                lambda: not self._used or self._used + size_bytes <= self._size_bytes
+                lambda: not self._used or self._used + size_bytes <= self._in_flight_bytes
             )
             self._used += size_bytes
 
-    def give_back(self, size_bytes: int) -> None:
+    def give_back(self, buffer: io.BytesIO, size_bytes: int, *, is_full: bool) -> None:
+        """A part is no longer under way; the memory of a full one is kept for the next."""
+        buffer.seek(0)
         with self._changed:
             self._used -= size_bytes
+            kept = sum(size for size, _ in self._free)
+            if is_full and kept + size_bytes <= self._in_flight_bytes:
+                self._free.append((size_bytes, buffer))
             self._changed.notify_all()
 
 
@@ -214,7 +233,7 @@ class _S3Upload:
         full_key: str,
         run_id: str,
         part_bytes: int,
-        budget: _Budget,
+        buffers: _Buffers,
         senders: ThreadPoolExecutor,
     ) -> None:
         self._repository = repository
@@ -223,11 +242,11 @@ class _S3Upload:
         self._full_key = full_key
         self._metadata = {"opsd-run": run_id, _UPLOAD_MARK: secrets.token_hex(8)}
         self._part_bytes = part_bytes
-        self._budget = budget
+        self._buffers = buffers
         self._senders = senders
         self._hash = hashlib.sha256()
         self._size_bytes = 0
-        self._filling = io.BytesIO()
+        self._filling: io.BytesIO | None = None
         self._upload_id = ""
         self._parts: list[Future[str]] = []
         self._failed: Future[str] | None = None
@@ -238,23 +257,25 @@ class _S3Upload:
         rest = memoryview(chunk)
         self._size_bytes += len(rest)
         while rest:
+            if self._filling is None:
+                self._filling = self._buffers.empty(self._part_bytes)
             room = self._part_bytes - self._filling.tell()
             self._filling.write(rest[:room])
             rest = rest[room:]
             if self._filling.tell() == self._part_bytes:
-                self._send_part()
+                self._send_part(self._filling)
 
     def commit(self) -> Stored:
         """Complete the parts, or send the small object; see `Upload.commit`."""
-        if self._upload_id and self._filling.tell():
-            self._send_part()
+        if self._upload_id and self._filling is not None:
+            self._filling.truncate()
+            self._send_part(self._filling)
         etags = [part.result() for part in self._parts]
         try:
             if self._upload_id:
                 self._bucket.complete(self._full_key, self._upload_id, etags)
             else:
-                content = self._filling.getvalue()
-                self._bucket.put(self._full_key, content, metadata=self._metadata)
+                self._bucket.put(self._full_key, self._small(), metadata=self._metadata)
         except OpsdError as exc:
             self._accept_if_ours(exc)
         self._upload_id = ""
@@ -269,10 +290,14 @@ class _S3Upload:
             with contextlib.suppress(OpsdError):  # the next run's sweep finds it
                 self._bucket.abort(self._full_key, self._upload_id)
             self._upload_id = ""
-        self._filling = io.BytesIO()
+        self._filling = None
 
-    def _send_part(self) -> None:
-        """Hand the filled part to a sender."""
+    def _small(self) -> bytes:
+        """The whole object, when it did not fill a part."""
+        return self._filling.getvalue()[: self._size_bytes] if self._filling else b""
+
+    def _send_part(self, part: io.BytesIO) -> None:
+        """Hand a part to a sender, which gives its memory back."""
         if self._failed is not None:
             self._failed.result()
         if len(self._parts) == MOST_PARTS:
@@ -282,21 +307,21 @@ class _S3Upload:
             )
         if not self._upload_id:
             self._upload_id = self._bucket.begin(self._full_key, metadata=self._metadata)
-        content = self._filling.getvalue()  # shares the memory, so the buffer is given up
-        self._filling = io.BytesIO()
-        self._budget.take(len(content))
-        number = len(self._parts) + 1
-        part = self._senders.submit(self._send, self._upload_id, number, content)
-        part.add_done_callback(partial(self._sent, size_bytes=len(content)))
-        self._parts.append(part)
+        self._filling = None
+        size_bytes = part.tell()
+        part.seek(0)
+        self._buffers.await_room(size_bytes)
+        sending = self._senders.submit(self._send, self._upload_id, len(self._parts) + 1, part)
+        sending.add_done_callback(partial(self._sent, part=part, size_bytes=size_bytes))
+        self._parts.append(sending)
 
-    def _sent(self, part: Future[str], *, size_bytes: int) -> None:
-        self._budget.give_back(size_bytes)
-        if not part.cancelled() and part.exception() is not None:
-            self._failed = part
+    def _send(self, upload_id: str, number: int, part: io.BytesIO) -> str:
+        return self._bucket.put_part(self._full_key, upload_id, number=number, content=part)
 
-    def _send(self, upload_id: str, number: int, content: bytes) -> str:
-        return self._bucket.put_part(self._full_key, upload_id, number=number, content=content)
+    def _sent(self, sending: Future[str], *, part: io.BytesIO, size_bytes: int) -> None:
+        self._buffers.give_back(part, size_bytes, is_full=size_bytes == self._part_bytes)
+        if not sending.cancelled() and sending.exception() is not None:
+            self._failed = sending
 
     def _accept_if_ours(self, exc: OpsdError) -> None:
         """After an error the object may be there all the same: the reply was lost.

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
@@ -164,8 +165,8 @@ class Bucket:
         )
         return str(answer["UploadId"])
 
-    def put_part(self, key: str, upload_id: str, *, number: int, content: bytes) -> str:
-        """Write a part, numbered from 1; returns its ETag."""
+    def put_part(self, key: str, upload_id: str, *, number: int, content: BytesIO) -> str:
+        """Write a part, numbered from 1; returns its ETag. `content` is not copied."""
         answer = self._call(
             f"write part {number} of {key}",
             "upload_part",
@@ -173,7 +174,7 @@ class Bucket:
             UploadId=upload_id,
             PartNumber=number,
             Body=content,
-            **self._integrity(content),
+            **self._integrity(content.getbuffer()),
         )
         return str(answer["ETag"])
 
@@ -307,7 +308,7 @@ class Bucket:
         finally:
             body.close()
 
-    def _integrity(self, content: bytes) -> dict[str, str]:
+    def _integrity(self, content: bytes | memoryview) -> dict[str, str]:
         """Have the server compare what it got; Object Lock demands it. MD5 is known to all."""
         if self._settings.checksums == "always":
             return {}  # the library adds a CRC
