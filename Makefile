@@ -19,20 +19,20 @@ SHELL := bash
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(if $(S3),setup,setup-demo) ## back up, verify and restore a throw-away PostgreSQL and share; S3=1: to an S3 server
+demo: setup-demo ## back up, verify and restore a throw-away PostgreSQL and share; S3=1: to an S3 server
 	@$(BIN)/python -m deploy.demo $(if $(S3),--s3)
 
 setup: ## install what the tests need: system packages, .venv, restic, PostgreSQL servers
 	@tools/setup.sh test
 
-setup-demo: ## install what the demo needs: rsync, restic, .venv
-	@tools/setup.sh demo
+setup-demo: ## install what the demo needs: rsync, restic, .venv; S3=1: an S3 server too
+	@tools/setup.sh $(if $(S3),demo-s3,demo)
 
 static: setup
 	@$(BIN)/ruff format --check --quiet $(CHECKED)
 	@$(BIN)/ruff check --quiet $(CHECKED)
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timing > /dev/null || $(BIN)/lint-imports
+	@report=$$($(BIN)/lint-imports) || { echo "$$report"; exit 1; }
 
 check: static ## format, lint, types, import contracts and the tests without real servers; under a minute
 	@$(BIN)/python -m pytest -q -n 2 -m "not real" $(TESTS)

@@ -2,8 +2,9 @@
 # A fresh Debian has neither uv nor restic nor the servers that the tests need. This brings
 # what is missing, says what it brings, and does nothing (in under a second) when all is there.
 #
-#   tools/setup.sh demo     what `make demo` needs: rsync, restic, .venv
-#   tools/setup.sh test     also what the tests need: sshd, PostgreSQL 14 to 18, SeaweedFS
+#   tools/setup.sh demo      what `make demo` needs: rsync, restic, .venv
+#   tools/setup.sh demo-s3   also SeaweedFS, which comes with the packages of the tests
+#   tools/setup.sh test      also what the tests need: sshd, PostgreSQL 14 to 18
 #
 # System packages come from the machine's own apt sources, through sudo when not root.
 # Everything else lies in .venv and in the cache ($OPSD_CACHE); neither touches the system.
@@ -237,10 +238,10 @@ prepare_cache() {
 }
 
 umask 022 # what runs as nobody must be able to read the cache
-[[ $LEVEL == demo || $LEVEL == test ]] || die "usage: tools/setup.sh demo|test"
+[[ $LEVEL =~ ^(demo|demo-s3|test)$ ]] || die "usage: tools/setup.sh demo|demo-s3|test"
 prepare_cache
 install_missing_packages
 install_restic
 install_uv
 sync_venv
-[[ $LEVEL == demo ]] || install_postgresql
+[[ $LEVEL != test ]] || install_postgresql
