@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
@@ -65,7 +66,7 @@ def parse_size(raw: Any) -> int:
     match = _SIZE.fullmatch(raw) if isinstance(raw, str) else None
     if match is None:
         raise ValueError('expected a size with a unit, such as "512KiB", "50MiB" or "2GiB"')
-    return int(float(match[1]) * _SIZE_UNITS[match[2]])
+    return int(Decimal(match[1]) * _SIZE_UNITS[match[2]])
 
 
 def format_size(value: int) -> str:

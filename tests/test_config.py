@@ -183,7 +183,7 @@ def differing_from_default(table: Any, place: str = "") -> list[str]:
         here = f"{place}.{name}"
         if hasattr(value, "model_fields_set"):
             found += differing_from_default(value, here)
-        elif isinstance(value, dict | tuple) and value and not isinstance(value, str):
+        elif isinstance(value, dict | tuple) and value:
             entries = value.values() if isinstance(value, dict) else value
             tables = [entry for entry in entries if hasattr(entry, "model_fields_set")]
             for entry in tables:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from opsd.configfile import Config
 
 CONFIG_VARIABLE = "OPSD_CONFIG"
+STATE_FILE = "state.db"  # in opsd.state_dir
 CONFIG_PLACES = (Path("config.toml"), Path("/etc/opsd/config.toml"))
 
 

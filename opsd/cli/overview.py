@@ -53,7 +53,15 @@ def jobs() -> None:
     now = SystemClock().now()
     described = [_described(job, config, now) for job in JOBS]
     if wants_json():
-        print_json({"jobs": described})
+        print_json(
+            {
+                "state_dir": str(config.state_dir),
+                "timezone": config.timezone.key,
+                "log_level": config.log_level,
+                "alert_targets": [target.name for target in config.targets],
+                "jobs": described,
+            }
+        )
         return
     titles = ("JOB", "GROUP", "DUE", "NEXT", "WHAT")
     columns = [Column(title, folds=title in ("DUE", "WHAT")) for title in titles]

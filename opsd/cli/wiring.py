@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from opsd.cli.calling import STATE_FILE
 from opsd.clock import Deadline, SystemClock
-from opsd.configfile import Config, JobEntry
 from opsd.errors import ConfigError, OpsdError
 from opsd.job import Context
 from opsd.model import Message, Run, Transition
@@ -26,11 +26,11 @@ from opsd.progress import Progress
 
 if TYPE_CHECKING:
     from opsd.backup.repository import Repository
+    from opsd.configfile import Config, JobEntry
     from opsd.state import State
 
 log = structlog.get_logger()
 
-STATE_FILE = "state.db"  # in state_dir
 SCRATCH = "scratch"  # in state_dir: one directory per job
 DELIVERY_S = 120.0  # a service that hangs must not keep a finished backup waiting for long
 

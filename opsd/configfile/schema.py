@@ -6,6 +6,7 @@ the documentation, so the three cannot drift apart.
 
 from __future__ import annotations
 
+import functools
 import zoneinfo
 from collections.abc import Sequence
 from datetime import UTC
@@ -95,6 +96,11 @@ class Document(Table):
 
 def document_model(jobs: Sequence[AnyJob]) -> type[Document]:
     """The model of a whole file in which any of `jobs` may be configured."""
+    return _document_model(tuple(jobs))
+
+
+@functools.cache
+def _document_model(jobs: tuple[AnyJob, ...]) -> type[Document]:
     tables: dict[str, Any] = {
         # No default: a job without a table is not configured, whatever its settings need.
         _field_name(job): (_job_table(job), Field(default_factory=_absent, alias=job.name))
