@@ -72,7 +72,7 @@ def test_a_completed_run_resolves_what_it_no_longer_finds() -> None:
     assert changes(run(), finding()) == [(Change.RESOLVED, "s/a", NOON)]
 
 
-@pytest.mark.parametrize("outcome", set(Outcome) - {Outcome.COMPLETED})
+@pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.COMPLETED}))
 def test_a_run_that_did_not_complete_resolves_only_what_it_saw(outcome: Outcome) -> None:
     done = run(outcome=outcome, seen=("s/a",))
 
