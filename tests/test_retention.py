@@ -184,6 +184,14 @@ def test_removing_more_than_the_allowed_share_is_refused(percent: int, *, refuse
     assert ("max_removed_percent" in result.refused) is refused
 
 
+def test_failed_backups_do_not_raise_the_limit() -> None:
+    failed = [backup(timedelta(hours=n), Condition.FAILED) for n in range(1, 9)]
+
+    result = decide([*daily(4), *failed], keep(last=1, minimum=1, max_removed_percent=50))
+
+    assert "50 % of 4 good ones" in result.refused
+
+
 def test_one_may_always_go_from_a_small_series() -> None:
     result = decide(daily(2), keep(last=1, max_removed_percent=1))
 

@@ -33,7 +33,8 @@ from opsd.backup.repository import (
     Upload,
     try_rights,
 )
-from opsd.clients.s3 import Bucket, BucketSettings, NoSuchObject, Taken
+from opsd.clients.s3 import Bucket, BucketSettings
+from opsd.clients.s3errors import NoSuchObject, Taken
 from opsd.errors import OpsdError, PermanentError
 
 SMALLEST_PART_BYTES = 8 << 20
