@@ -112,7 +112,13 @@ class Screen:
     def _console(self) -> Any:
         from rich.console import Console  # noqa: PLC0415 - only when drawing
 
-        console = Console(file=self.stream, highlight=False, markup=False, emoji=False)
+        console = Console(
+            file=self.stream,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            color_system=None if os.environ.get("NO_COLOR") else "auto",  # no bold either
+        )
         console.width = max(console.width, NARROWEST)
         return console
 
