@@ -79,6 +79,7 @@ def test_ntfy_gets_plain_text(sink: Sink, tmp_path: Path) -> None:
 @pytest.mark.real
 def test_what_is_too_long_for_a_service_is_split_not_lost(sink: Sink, tmp_path: Path) -> None:
     notifier = Notifier([target(json_url(sink), tmp_path)])
+    notifier.check("phone")
     for plugin in notifier._services["phone"]:
         plugin.body_maxlen = 500
         plugin.request_rate_per_sec = 0
@@ -136,6 +137,22 @@ def test_each_target_is_served_by_itself(sink: Sink, tmp_path: Path) -> None:
     assert len(sink.wait_for(1)) == 1
 
 
+@pytest.mark.real
+def test_a_wrong_target_does_not_stop_the_others(sink: Sink, tmp_path: Path) -> None:
+    notifier = Notifier(
+        [
+            target("nosuchservice://x", tmp_path, name="wrong"),
+            target(json_url(sink), tmp_path, name="right"),
+        ]
+    )
+
+    with pytest.raises(ConfigError, match="alerts target wrong"):
+        notifier.send("wrong", MESSAGE, deadline=soon())
+    notifier.send("right", MESSAGE, deadline=soon())
+
+    assert len(sink.wait_for(1)) == 1
+
+
 def test_a_target_wants_its_severity_and_worse(tmp_path: Path) -> None:
     notifier = Notifier(
         [
@@ -159,7 +176,7 @@ def test_a_url_that_apprise_does_not_know_is_a_configuration_error(
     wrong = AlertTarget.model_validate({"name": "phone", "url": "env:OPSD_TEST_URL"})
 
     with pytest.raises(ConfigError, match="alerts target phone: env:OPSD_TEST_URL") as caught:
-        Notifier([wrong])
+        Notifier([wrong]).check("phone")
 
     assert TOKEN not in str(caught.value)
 

@@ -286,7 +286,7 @@ def _targets(wiring: Wiring) -> Iterator[Checked]:
     for target in wiring.config.targets:
         what = f"alerts target {target.name}"
         try:
-            Notifier((target,))
+            Notifier((target,)).check(target.name)
         except OpsdError as exc:
             yield Checked(what=what, health=Health.FAILED, detail=str(exc))
         else:

@@ -1,8 +1,8 @@
 """Bring a message to phones and chats through apprise, and know whether it arrived.
 
 Each target is called by itself and asked for its own result: of several services behind one
-call, apprise only says that something failed. A wrong URL is an error at once, not silence
-on the night of the outage. Plain text; what is too long for a service is split.
+call, apprise only says that something failed. A wrong URL is an error that names its target,
+where apprise only shrugs. Plain text; what is too long for a service is split.
 
 Limits: a service that hangs is left to its thread when `SEND_TIMEOUT_S` is over, so this
 belongs into a process of its own that ends afterwards (`opsd deliver`). The name of a
@@ -42,20 +42,25 @@ class Notifier:
     """Fulfils `opsd.alerts.outbox.Notifier` for the configured targets."""
 
     def __init__(self, targets: Sequence[AlertTarget]) -> None:
-        """Read the URLs and make sure that every one can be used.
+        """Know the targets; a wrong one fails when it is used, and does not stop the others."""
+        logging.getLogger("apprise").setLevel(logging.WARNING)  # debug shows tokens
+        self._targets = {target.name: target for target in targets}
+        self._services: dict[str, apprise.Apprise] = {}
+
+    def check(self, target: str) -> None:
+        """Read the URL of a target and make sure that it can be used; nothing is sent.
 
         Raises:
-            ConfigError: a secret is missing, or apprise does not know the URL.
+            ConfigError: the secret is missing, or apprise does not know the URL.
         """
-        logging.getLogger("apprise").setLevel(logging.WARNING)  # debug shows tokens
-        self._targets = tuple(targets)
-        self._services = {target.name: _service(target) for target in targets}
+        if target not in self._services:
+            self._services[target] = _service(self._targets[target])
 
     def targets(self, severity: Severity) -> tuple[str, ...]:
         """Names of the targets that want messages of this severity."""
         return tuple(
             target.name
-            for target in self._targets
+            for target in self._targets.values()
             if severity >= Severity[target.min_severity.upper()]
         )
 
@@ -63,9 +68,11 @@ class Notifier:
         """Hand `message` to one target; returning means that the service accepted it.
 
         Raises:
+            ConfigError: see `check`.
             DeadlineExceeded: the service did not answer in time.
             TransientError: it refused, or could not be reached.
         """
+        self.check(target)
         timeout_s = min(SEND_TIMEOUT_S, deadline.remaining())
         result = self._services[target].notify(
             title=message.title,
