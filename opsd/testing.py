@@ -34,7 +34,7 @@ from opsd.job import Context
 from opsd.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
-    from opsd.clients.postgres import Postgres
+    from opsd.clients.pgserver import Postgres
 
 START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)  # a Sunday
 RUN_ID = "0123456789ab"
