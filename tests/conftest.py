@@ -5,8 +5,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,24 @@ def pytest_configure() -> None:
     """Find the programs of the set-up, and clear what a killed run left."""
     parts.put_cache_on_path()
     scratch.sweep()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Let reports of hostile names (bytes that are no text) travel between test processes."""
+    return printable((yield))
+
+
+def printable(value: Any) -> Any:
+    """The same lists and dictionaries with every string made encodable."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case list() | tuple():
+            return type(value)(printable(item) for item in value)
+        case dict():
+            return {key: printable(item) for key, item in value.items()}
+    return value
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
