@@ -10,28 +10,29 @@ import pytest
 
 from opsd.backup.catalog import Backup
 from opsd.backup.manifest import Manifest, Verification, manifest_key
+from opsd.backup.naming import subject
 from opsd.cli.selecting import Held, matching, newest, one_backup, parse_moment
 from opsd.errors import PermanentError
 
 START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 
 
-def held(subject: str, *, day: int = 0, ok: bool | None = True, repository: str = "usb") -> Held:
+def held(series: str, *, day: int = 0, ok: bool | None = True, repository: str = "usb") -> Held:
     """A backup that was proven, disproved (False) or never looked at (None)."""
     slot = START + timedelta(days=day)
     verified = () if ok is None else (Verification(level="read_back", at=slot, ok=ok),)
     manifest = Manifest(
         kind="pg_dump",
-        subject=subject,
+        subject=series,
         slot=slot,
         run_id="0123456789ab",
         created_at=slot,
-        key=f"{subject}/data",
+        key=f"{series}/data",
         size_bytes=1,
         sha256="00",
         verified=verified,
     )
-    backup = Backup(key=manifest_key(subject, slot), manifest=manifest, verifications=verified)
+    backup = Backup(key=manifest_key(series, slot), manifest=manifest, verifications=verified)
     return Held(repository=repository, backup=backup)
 
 
@@ -55,6 +56,13 @@ def test_the_beginning_of_subjects_ends_at_a_slash() -> None:
 def test_a_name_is_selected_as_it_is_shown_or_as_it_stands_in_keys() -> None:
     assert matching(ALL, "database/main/it's odd") == (ODD,)
     assert matching(ALL, "database/main/it=27s=20odd") == (ODD,)
+
+
+def test_a_name_with_a_newline_is_selected_with_it_or_as_it_is_shown() -> None:
+    two_lines = held(subject("database", "main", "a\nb"))
+
+    assert matching((*ALL, two_lines), "database/main/a\nb") == (two_lines,)
+    assert matching((*ALL, two_lines), "database/main/a b") == (two_lines,)
 
 
 def test_nothing_typed_fits_everything() -> None:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, tzinfo
 import click
 
 from opsd.backup.catalog import Backup, Condition
-from opsd.backup.naming import parse_stamp, stamp
+from opsd.backup.naming import parse_stamp, stamp, unquote
 from opsd.cli.render import name_text
 from opsd.errors import PermanentError
 
@@ -123,11 +123,20 @@ def _is_key(one: Held, wanted: str) -> bool:
 
 
 def _is_subject(one: Held, wanted: str) -> bool:
-    return wanted in (one.subject, name_text(one.subject))
+    return wanted in _forms(one.subject)
 
 
 def _is_beginning(one: Held, wanted: str) -> bool:
-    return one.subject.startswith(f"{wanted}/") or name_text(one.subject).startswith(f"{wanted}/")
+    return any(form.startswith(f"{wanted}/") for form in _forms(one.subject))
+
+
+def _forms(subject: str) -> tuple[str, ...]:
+    """How a subject may be written: as in keys, as it is shown, and as it really is."""
+    try:
+        real = "/".join(unquote(part) for part in subject.split("/"))
+    except (UnicodeError, ValueError):
+        real = subject
+    return subject, name_text(subject), real
 
 
 def _choices(subjects: Sequence[str]) -> str:
