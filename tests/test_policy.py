@@ -74,6 +74,22 @@ def test_bad_news_comes_first_and_the_worst_of_it_first_of_all() -> None:
     assert message.title.startswith("Act now: about s/major")
 
 
+def test_a_cause_comes_before_the_run_that_it_failed() -> None:
+    about_run = Transition(
+        change=Change.OPENED,
+        finding=Finding(
+            check="job.not_completed",
+            subject="job/j",
+            severity=Severity.CRITICAL,
+            summary="failed",
+        ),
+        job=RUN.job,
+        opened_at=NOON,
+    )
+
+    assert only(about_run, change()).title == "Act now: about s/a (and 1 more)"
+
+
 def test_the_same_run_makes_the_same_message() -> None:
     changes = [change(subject="s/a"), change(subject="s/b")]
 

@@ -81,6 +81,13 @@ def test_good_news_says_how_long_it_lasted_and_asks_for_nothing() -> None:
     assert "Next:" not in told
 
 
+def test_what_the_summary_says_is_not_repeated() -> None:
+    told = text(change(summary="dump of app failed", facts={"what": "app", "host": "db"}))
+
+    assert "what:" not in told
+    assert "host: db" in told
+
+
 def test_four_facts_are_enough() -> None:
     told = text(change(facts={f"fact_{number}": number for number in range(9)}))
 

@@ -11,6 +11,7 @@ from datetime import UTC, tzinfo
 
 from opsd.alerts import render
 from opsd.model import Change, Message, Run, Severity, Transition
+from opsd.triage import JOB_CHECK
 
 _BAD_NEWS_FIRST = (Change.OPENED, Change.WORSENED, Change.EASED, Change.RESOLVED)
 
@@ -51,7 +52,14 @@ def _reach(change: Transition) -> Severity:
     return change.finding.severity
 
 
-def _order(change: Transition) -> tuple[bool, int, int, str, str]:
-    good = change.change in (Change.EASED, Change.RESOLVED)
-    news = _BAD_NEWS_FIRST.index(change.change)
-    return (good, -change.finding.severity, news, change.finding.check, change.finding.subject)
+def _order(change: Transition) -> tuple[bool, int, bool, int, str, str]:
+    """Bad news first, the worst of it first, and a cause before the run that it failed."""
+    finding = change.finding
+    return (
+        change.change in (Change.EASED, Change.RESOLVED),
+        -finding.severity,
+        finding.check == JOB_CHECK,
+        _BAD_NEWS_FIRST.index(change.change),
+        finding.check,
+        finding.subject,
+    )

@@ -82,8 +82,16 @@ def _age(change: Transition, *, at: datetime, timezone: tzinfo) -> str:
 
 
 def _evidence(finding: Finding) -> list[str]:
-    shown = [(name, value) for name, value in finding.facts.items() if value not in (None, "")]
+    shown = [
+        (name, value)
+        for name, value in finding.facts.items()
+        if value not in (None, "") and not _is_said(value, finding.summary)
+    ]
     return [f"{printable(name)}: {_fact(value)}" for name, value in shown[:FACTS_SHOWN]]
+
+
+def _is_said(value: Fact, summary: str) -> bool:
+    return isinstance(value, str) and value in summary
 
 
 def _fact(value: Fact) -> str:
