@@ -11,6 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opsd.backup.catalog import Condition, read_catalog
+from opsd.backup.directory import DirectoryRepository
+from opsd.cli.wiring import STATE_FILE
+from opsd.clock import SystemClock
+from opsd.model import Run
+from opsd.state.sqlite import SqliteState
 from tests.rig.postgres import PgServer
 from tests.rig.s3 import S3Server
 
@@ -36,6 +42,7 @@ port = {port}
 user = "{user}"
 password = "env:CANARY_PG"
 ca_file = "{ca_file}"
+databases = {databases}
 """
 SHARE = """
 [[jobs.nfs-backup.shares]]
@@ -101,6 +108,7 @@ class Home:
         return POSTGRES.format(
             repositories=json.dumps(list(repositories)),
             recipients=json.dumps(list(changed.pop("recipients", ()))),
+            databases=json.dumps(list(changed.pop("databases", ("*",)))),
             **{
                 "bin_dir": pg.bin_dir,
                 "port": pg.port,
@@ -159,13 +167,21 @@ secret_key = "env:CANARY_S3_SECRET"
         return {**os.environ, **self.environment, "OPSD_CONFIG": str(self.config)}
 
     def good_backups(self) -> dict[str, int]:
-        """How many good backups the repositories hold of each subject."""
-        listed = self.opsd("backups", "list", "--all", "-o", "json").json
+        """How many good backups the repository ``disk`` holds of each subject."""
+        catalog = read_catalog(DirectoryRepository("disk", self.repository))
         found: dict[str, int] = {}
-        for backup in listed["backups"]:
-            good = backup["condition"] == "good"
-            found[backup["subject"]] = found.get(backup["subject"], 0) + good
+        for backup in catalog.backups:
+            subject = backup.manifest.subject
+            found[subject] = found.get(subject, 0) + (backup.condition is Condition.GOOD)
         return found
+
+    def runs(self, job: str) -> tuple[Run, ...]:
+        """What its state remembers of `job`, newest first."""
+        state = SqliteState(self.place / "state" / STATE_FILE, clock=SystemClock())
+        try:
+            return state.runs(job=job)
+        finally:
+            state.close()
 
     def leftovers(self) -> list[str]:
         """Temporary files, and data that no manifest names, in the repository ``disk``."""
