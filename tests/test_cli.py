@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -190,6 +191,27 @@ def test_a_group_goes_on_after_a_failed_job(capsys: pytest.CaptureFixture[str]) 
     out, _ = told(capsys)
     outcomes = {run["job"]: run["outcome"] for run in json.loads(out)["runs"]}
     assert outcomes == {"quiet": "completed", "fails": "failed"}
+
+
+def interrupts(_ctx: Context, _settings: NoSettings) -> Iterator[Observation]:
+    yield finding(Severity.INFO)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_group_does_not_go_on_with_the_next_job(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = (job(interrupts, group="pair"), job(quiet, group="pair"))
+    monkeypatch.setattr(jobs, "JOBS", registry)
+    (home / "config.toml").write_text(
+        f'[opsd]\nstate_dir = "{home}/state"\n[jobs.interrupts]\n[jobs.quiet]\n'
+    )
+
+    status = main(["run-job", "pair", "-o", "json"])
+
+    runs = json.loads(told(capsys)[0])["runs"]
+    assert status == 1
+    assert [run["outcome"] for run in runs] == ["interrupted"]
 
 
 def test_a_disabled_job_is_left_out_of_its_group_and_still_runs_by_name(

@@ -101,9 +101,7 @@ def test_copies_in_two_repositories_are_one_backup() -> None:
     assert "1 share is safe: 2.0 MiB in offsite and usb" in text
 
 
-@pytest.mark.parametrize(
-    "outcome", [Outcome.FAILED, Outcome.TIMED_OUT, Outcome.INTERRUPTED, Outcome.SKIPPED]
-)
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMED_OUT, Outcome.INTERRUPTED])
 def test_a_run_that_did_not_complete_is_never_green(outcome: Outcome) -> None:
     done = run(artifact("database/main/a"), outcome=outcome, error="1 of 2 failed")
 
@@ -112,6 +110,15 @@ def test_a_run_that_did_not_complete_is_never_green(outcome: Outcome) -> None:
     assert tone is Tone.BAD
     assert text.startswith("postgres-backup did not complete. 1 database is safe")
     assert text.endswith("opsd run-job postgres-backup")
+
+
+def test_a_skipped_run_points_to_the_run_that_is_under_way() -> None:
+    skipped = run(outcome=Outcome.SKIPPED, error="already running: run 0123, process 42")
+
+    text = shown(skipped)
+
+    assert "✗ postgres-backup skipped: already running: run 0123, process 42" in text
+    assert text.endswith("postgres-backup did not start: another run is under way.\n")
 
 
 def test_a_failure_without_any_backup_says_that_older_ones_are_untouched() -> None:

@@ -205,6 +205,9 @@ def verdict(runs: Sequence[Run], *, dry_run: bool) -> tuple[str, Tone]:
     failed = [run for run in runs if run.outcome is not Outcome.COMPLETED]
     artifacts = [artifact for run in runs for artifact in run.artifacts]
     safe = _safe_text(artifacts) if artifacts else ""
+    if failed and all(run.outcome is Outcome.SKIPPED for run in failed):
+        names = joined([run.job for run in failed])
+        return f"{names} did not start: another run is under way. {safe}".rstrip(), Tone.WARNING
     if failed:
         names = joined([run.job for run in failed])
         rest = f" {safe}" if artifacts else " Older backups are untouched."

@@ -45,9 +45,11 @@ def run_job(name: str, fail_on: str, slot: str | None, *, dry_run: bool) -> int:
     due = _slot(slot)
     wiring = Wiring(config, SystemClock())
     with shown() as progress:
-        runs = [
-            _run(entry, wiring, slot=due, dry_run=dry_run, progress=progress) for entry in entries
-        ]
+        runs = []
+        for entry in entries:
+            runs.append(_run(entry, wiring, slot=due, dry_run=dry_run, progress=progress))
+            if runs[-1].outcome is Outcome.INTERRUPTED:
+                break  # somebody wants it to end, not to go on with the next job
         if not dry_run:
             wiring.deliver(progress)
     if wants_json():
@@ -105,6 +107,7 @@ def _run(
     entry: JobEntry, wiring: Wiring, *, slot: datetime, dry_run: bool, progress: Progress
 ) -> Run:
     """Run one job; that another run of it is under way is an outcome, not an error."""
+    progress.update(entry.job.name)
     try:
         return wiring.run(entry, slot=slot, dry_run=dry_run, progress=progress)
     except LeaseHeld as exc:
@@ -117,6 +120,8 @@ def _run(
             outcome=Outcome.SKIPPED,
             error=str(exc),
         )
+    finally:
+        progress.finish(entry.job.name)
 
 
 def _slot(text: str | None) -> datetime:
