@@ -118,6 +118,7 @@ class ResticEngine:
         self._packs = packs
         self._pruned = scratch / "pruned"
         self._clock = clock
+        self._known = 0
         self._tag = f"share={naming.quote(share.name)}"
 
     @property
@@ -130,15 +131,13 @@ class ResticEngine:
         return version(deadline=deadline)
 
     def prepare(self, *, known: Sequence[Manifest], deadline: Deadline) -> None:
-        """See `Engine.prepare`."""
+        """See `Engine.prepare`. Asking restic costs half a second, so `copy` finds out too."""
+        self._known = len(known)
+        if known:
+            return
         try:
             self._restic.call("cat", "config", "--no-lock", deadline=deadline)
-        except NoRepository as exc:
-            if known:
-                raise StoreVanished(
-                    f"share {self._share.name}: {len(known)} backups are listed, but there is no "
-                    f"restic repository at {self.location}: is the right disk or bucket there?"
-                ) from exc
+        except NoRepository:
             self._restic.call("init", deadline=deadline)
 
     def copy(
@@ -159,6 +158,11 @@ class ResticEngine:
             ended = self._restic.call(
                 *args, deadline=deadline, on_line=seen, accept=(INCOMPLETE,), cwd=source.added
             )
+        except NoRepository as exc:
+            raise StoreVanished(
+                f"share {self._share.name}: {self._known} backups are listed, but there is no "
+                f"restic repository at {self.location}: is the right disk or bucket there?"
+            ) from exc
         finally:
             progress.finish(step)
         vanished = self._vanished(ended)

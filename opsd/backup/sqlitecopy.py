@@ -23,13 +23,14 @@ import os
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 ATTEMPTS = 3
 PAUSE_S = 0.5  # between two attempts at a database that is being written to
 BUSY_S = 10.0  # how long the writer's lock is waited for
-PAGES_AT_ONCE = 1000
+LOCK_S = 30.0  # how long one backup tries for its turn among writers
 COPY_BYTES = 1 << 20
 SPARE_BYTES = 64 << 20  # kept free on the scratch disk
 LOGS = (b"-wal", b"-journal")
@@ -129,8 +130,20 @@ def _backup(source: bytes, target: bytes) -> None:
         ) as live,
         contextlib.closing(sqlite3.connect(os.fsdecode(target))) as copy,
     ):
-        live.backup(copy, pages=PAGES_AT_ONCE)
+        # In one step: with steps, every write in between begins the copy anew, for ever.
+        live.backup(copy, pages=-1, progress=_give_up_after(LOCK_S))
     _check(target)
+
+
+def _give_up_after(seconds: float) -> Callable[[int, int, int], None]:
+    """For `Connection.backup`, which by itself waits for its turn without end."""
+    end = time.monotonic() + seconds
+
+    def progress(_status: int, remaining: int, total: int) -> None:
+        if (remaining or not total) and time.monotonic() > end:
+            raise sqlite3.OperationalError("its writers left no moment for a backup")
+
+    return progress
 
 
 def _check(target: bytes) -> None:
