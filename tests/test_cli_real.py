@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.rig.postgres import PgServer
+from tests.rig.s3 import S3Server
 from tests.rig.sink import Sink
 
 pytestmark = pytest.mark.real
@@ -127,6 +128,50 @@ def test_an_existing_database_is_never_touched(home: Home, empty_pg: PgServer) -
     assert "exists and is not touched" in done.stderr
     with empty_pg.connect("shop") as connection:
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (10,)
+
+
+def test_an_option_that_means_nothing_is_refused(home: Home) -> None:
+    home.opsd("run-job", "backup")
+
+    database = home.opsd("backups", "restore", "database/main/shop", "--to", "somewhere")
+    roles = home.opsd("backups", "restore", "globals/main", "--as", "somebody")
+
+    assert database.returncode == roles.returncode == 2
+    assert "--to means nothing for it" in database.stderr
+    assert "--as means nothing for it" in roles.stderr
+    assert not (home.path / "somewhere").exists()
+
+
+def test_a_bucket_is_read_with_nothing_but_its_address_and_keys(
+    home: Home, s3_server: S3Server
+) -> None:
+    bucket = s3_server.make_bucket()
+    config = home.path / "config.toml"
+    text = config.read_text().replace('repositories = ["local"]', 'repositories = ["offsite"]')
+    config.write_text(f"""{text}
+[repositories.offsite]
+type = "s3"
+endpoint = "{s3_server.endpoint}"
+region = "{s3_server.region}"
+bucket = "{bucket}"
+prefix = "home"
+access_key = "env:AWS_ACCESS_KEY_ID"
+secret_key = "env:AWS_SECRET_ACCESS_KEY"
+""")
+    keys = {
+        "AWS_ACCESS_KEY_ID": s3_server.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
+    }
+    home.opsd("run-job", "backup", **keys)
+    config.unlink()
+    at = ("--at", f"s3://{bucket}/home", "--endpoint", s3_server.endpoint)
+
+    listed = home.json("backups", "list", *at, "--region", s3_server.region, **keys)
+    keyless = home.opsd("backups", "list", *at)
+
+    assert {one["subject"] for one in listed["backups"]} >= {"globals/main", "database/main/shop"}
+    assert keyless.returncode == 2
+    assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in keyless.stderr
 
 
 def test_a_laptop_without_configuration_restores_into_a_server_by_its_address(

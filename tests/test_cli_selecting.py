@@ -104,7 +104,7 @@ def test_what_does_not_exist_lists_what_does() -> None:
 
 
 def test_an_empty_repository_says_so() -> None:
-    with pytest.raises(PermanentError, match="there are no backups at all"):
+    with pytest.raises(PermanentError, match="no backups at all"):
         one_backup((), "share/nfs")
 
 

@@ -29,7 +29,7 @@ from opsd.model import Outcome
 if TYPE_CHECKING:
     from opsd.configfile import Config
     from opsd.job import AnyJob
-    from opsd.model import OpenFinding, Run
+    from opsd.model import Finding, OpenFinding, Run
 
 OUTCOME_TONES = {
     Outcome.COMPLETED: Tone.GOOD,
@@ -171,10 +171,18 @@ def show_findings(screen: Screen, entries: tuple[OpenFinding, ...], *, now: date
             mark=f"{severity.text:<9}",
             tone=severity.tone,
         )
+        show_full_error(screen, finding, indent=9)
         since = f"{finding.check}, since {age_text(entry.opened_at, now)}, {entry.job}"
         screen.detail(since, indent=9, tone=Tone.DIM)
         if finding.remedy:
             screen.detail(finding.remedy, indent=9, mark="> ")
+
+
+def show_full_error(screen: Screen, finding: Finding, *, indent: int) -> None:
+    """Print the whole error where the summary had no room for it."""
+    error = finding.facts.get("error")
+    if isinstance(error, str) and finding.summary.endswith("…"):
+        screen.detail(error, indent=indent, tone=Tone.DIM)
 
 
 def open_finding_json(entry: OpenFinding) -> dict[str, Any]:

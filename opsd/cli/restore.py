@@ -17,7 +17,7 @@ from opsd.cli.backups import held_json
 from opsd.cli.calling import Command, Exit, wants_json
 from opsd.cli.places import Opened, Place, open_places, place_options, read_all
 from opsd.cli.progress import shown
-from opsd.cli.render import Screen, Tone, count_text, name_text, print_json, time_text
+from opsd.cli.render import Screen, Tone, count_text, joined, name_text, print_json, time_text
 from opsd.cli.selecting import Held, one_backup, parse_moment
 from opsd.clock import Deadline, SystemClock
 from opsd.errors import PermanentError, TransientError
@@ -137,7 +137,12 @@ class _Restore:
         self._deadline = Deadline.after(LIMIT_S, SystemClock())
 
     def of(self, held: Held) -> Restored:
-        """Restore one backup by its kind."""
+        """Restore one backup by its kind.
+
+        Raises:
+            click.UsageError: an option was given that means nothing for this kind.
+        """
+        _refuse_useless(self._wish, held)
         match held.backup.manifest.kind:
             case "pg_dump":
                 return self._database(held)
@@ -213,6 +218,23 @@ class _Restore:
             owners=self._wish.owners,
         )
         return target(name, means)
+
+
+def _refuse_useless(wish: Wish, held: Held) -> None:
+    """An option that would be ignored is a misunderstanding; on the worst day it is told."""
+    kind = held.backup.manifest.kind
+    of_shares = {"--to": wish.to is not None, "--path": bool(wish.path)}
+    of_servers = {"--server": bool(wish.server)}
+    of_databases = {"--as": bool(wish.new_name), "--roles": wish.roles}
+    useless = {
+        "pg_dump": of_shares,
+        "pg_globals": of_shares | of_databases,
+        "restic": of_servers | of_databases,
+        "rsync": of_servers | of_databases,
+    }.get(kind, {})
+    given = [option for option, is_given in useless.items() if is_given]
+    if given:
+        raise click.UsageError(f"{held.subject} is a {kind}: {joined(given)} means nothing for it")
 
 
 def _show(held: Held, restored: Restored, opened: Opened) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from opsd.backup.manifest import Level
+from opsd.cli.overview import show_full_error
 from opsd.cli.render import (
     Cell,
     Column,
@@ -192,6 +193,7 @@ def _show_findings(screen: Screen, findings: Sequence[Finding]) -> None:
         mark = mark if finding.severity is not Severity.INFO else "· "
         told = f"{name_text(finding.subject)}: {finding.summary}"
         screen.detail(told, indent=0, mark=mark, tone=severity.tone)
+        show_full_error(screen, finding, indent=2)
         if finding.remedy:
             screen.detail(finding.remedy, indent=2, mark="> ")
     if findings:

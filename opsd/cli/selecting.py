@@ -84,7 +84,7 @@ def one_backup(
     found = matching(backups, selector)
     if not found:
         known = sorted({one.subject for one in backups})
-        raise PermanentError(f"no backup fits {selector}; {_choices(known)}")
+        raise PermanentError(f"no backup fits {selector}; there are {_choices(known)}")
     subjects = sorted({one.subject for one in found})
     if len(subjects) > 1:
         raise click.UsageError(f"{selector} fits several; name one: {_choices(subjects)}")
@@ -141,7 +141,7 @@ def _forms(subject: str) -> tuple[str, ...]:
 
 def _choices(subjects: Sequence[str]) -> str:
     if not subjects:
-        return "there are no backups at all"
+        return "no backups at all"
     shown = ", ".join(name_text(subject) for subject in subjects[:SHOWN_CHOICES])
     return shown + (f" and {len(subjects) - SHOWN_CHOICES} more" * (len(subjects) > SHOWN_CHOICES))
 
