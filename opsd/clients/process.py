@@ -144,14 +144,7 @@ class Process:
         self._out: IO[bytes] | None = self._popen.stdout
         self._err: IO[bytes] | None = self._popen.stderr
         self._in: IO[bytes] | None = self._popen.stdin
-        for stream in (self._out, self._err, self._in):
-            if stream is not None:
-                os.set_blocking(stream.fileno(), False)
-        for stream in (self._out, self._in):
-            if stream is not None:
-                # Refused when the user's pipe quota is used up; the default works too.
-                with contextlib.suppress(OSError):
-                    fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._tune_pipes()
 
     def __enter__(self) -> Self:
         return self
@@ -281,6 +274,16 @@ class Process:
             self._abandon_pipes()
             return set()
         return {wanted} if wanted is not None and wanted.fileno() in ready else set()
+
+    def _tune_pipes(self) -> None:
+        for stream in (self._out, self._err, self._in):
+            if stream is not None:
+                os.set_blocking(stream.fileno(), False)
+        for stream in (self._out, self._in):
+            if stream is not None:
+                # Refused when the user's pipe quota is used up; the default works too.
+                with contextlib.suppress(OSError):
+                    fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def _drain_stderr(self, stderr: IO[bytes]) -> None:
         chunk = os.read(stderr.fileno(), 65536)
