@@ -45,6 +45,16 @@ class Rotting(MemoryRepository):
             yield bytes([piece[0] ^ 1]) + piece[1:] if key.endswith(".dump") else piece
 
 
+class Counting(MemoryRepository):
+    """Knows how many objects were begun."""
+
+    begun = 0
+
+    def upload(self, key: str, *, run_id: str, size_hint: int = 0) -> Upload:
+        self.begun += 1
+        return super().upload(key, run_id=run_id, size_hint=size_hint)
+
+
 def keys(repository: MemoryRepository) -> list[str]:
     return [one.key for one in repository.list("")]
 
@@ -199,10 +209,10 @@ def test_a_dry_run_changes_nothing_and_tells_what_it_would_do(
 def test_a_slot_that_has_its_result_is_not_dumped_again(
     empty_pg: PgServer, tmp_path: Path
 ) -> None:
-    repository = MemoryRepository()
+    repository = Counting()
     settings = dumps.settings_of(empty_pg, tmp_path)
     dumps.run_job(settings, [repository], tmp_path)
-    before = keys(repository)
+    before, begun = keys(repository), repository.begun
 
     again = dumps.run_job(settings, [repository], tmp_path, run_id="ba9876543210")
 
@@ -210,6 +220,7 @@ def test_a_slot_that_has_its_result_is_not_dumped_again(
     assert not again.run.artifacts
     assert "database/main/postgres" in again.run.seen
     assert keys(repository) == before
+    assert repository.begun == begun
 
 
 def test_a_database_that_vanished_is_told_and_keeps_its_backups(
