@@ -69,6 +69,13 @@ def test_a_slot_in_the_hour_that_comes_twice_comes_once() -> None:
     assert nightly.previous_slot(at("2026-10-25T02:10", "Europe/Berlin", fold=1)) == first
 
 
+def test_the_next_slot_is_never_in_the_past_when_an_hour_comes_twice() -> None:
+    nightly = cron("30 2 * * *", "Europe/Berlin")
+    in_the_second_hour = at("2026-10-25T02:10", "Europe/Berlin", fold=1)
+
+    assert nightly.next_slot(in_the_second_hour) == at("2026-10-26T02:30", "Europe/Berlin")
+
+
 def test_a_spread_slot_depends_on_the_job_and_on_nothing_else() -> None:
     names = [f"job-{number}" for number in range(20)]
 

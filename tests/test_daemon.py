@@ -193,6 +193,34 @@ def test_a_run_that_lasts_into_the_next_slot_is_not_doubled_and_the_slot_is_skip
     ]
 
 
+def test_a_run_under_way_is_not_taken_for_one_that_is_due(
+    daemon: Daemon, state: SqliteState, children: Children
+) -> None:
+    may_end = threading.Event()
+
+    def lasts(slot: datetime) -> Ended:
+        may_end.wait(30)
+        return children.complete(slot)
+
+    children.work = lasts
+    daemon.tick()
+    daemon.tick()
+    may_end.set()
+    daemon.wait()
+
+    assert outcomes(state) == [(MIDNIGHT, Outcome.COMPLETED)]
+
+
+def test_a_record_of_a_wrong_clock_does_not_make_a_job_run_for_ever(
+    daemon: Daemon, state: SqliteState, children: Children
+) -> None:
+    record(state, MIDNIGHT + 400 * DAY)
+
+    tick(daemon, 3)
+
+    assert children.slots == [MIDNIGHT]
+
+
 @pytest.mark.parametrize(
     ("ended", "outcome"),
     [

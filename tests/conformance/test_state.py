@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -358,6 +359,21 @@ def test_threads_record_at_once_and_nothing_is_lost(open_state: Opener) -> None:
 
     assert len(states[0].runs(limit=100)) == 40
     assert len(states[1].undelivered()) == 4
+
+
+def test_acceptances_at_once_are_all_remembered(open_state: Opener) -> None:
+    stores = [open_state() for _ in range(4)]
+    stores[0].record(run("a1", findings=(finding(),)), compose=telling)
+    (entry,) = stores[0].undelivered()
+
+    def accept(number: int) -> None:
+        for index in range(15):
+            stores[number].mark_accepted(entry.id, target=f"{number}-{index}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(accept, range(4)))
+
+    assert len(stores[0].undelivered()[0].accepted_by) == 60
 
 
 def test_closing_twice_is_fine(state: State) -> None:
