@@ -1,0 +1,88 @@
+"""`opsd run` as a process: it starts, stays small, and ends when told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("apprise", "boto3", "jobs", "psycopg", "pydantic")
+TIMEOUT_S = 60.0
+
+
+@contextmanager
+def daemon(home: Path, *, code: str = "") -> Iterator[subprocess.Popen[str]]:
+    """`opsd run` in `home`; killed when it does not end, and with this process."""
+    program = ["-c", code] if code else ["-m", "opsd", "run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("OPSD_CONFIG", None)
+    with subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", sys.executable, *program],
+        cwd=home,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        fuse = threading.Timer(TIMEOUT_S, process.kill)
+        fuse.start()
+        try:
+            yield process
+        finally:
+            fuse.cancel()
+            process.kill()
+
+
+def await_start(process: subprocess.Popen[str]) -> dict[str, object]:
+    assert process.stderr is not None
+    for line in process.stderr:
+        event: dict[str, object] = json.loads(line)
+        if event["event"] == "daemon.started":
+            return event
+    raise AssertionError("the daemon did not start")
+
+
+def test_it_starts_and_ends_when_told_to(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'[opsd]\nstate_dir = "{tmp_path}/state"\n')
+
+    with daemon(tmp_path) as process:
+        started = await_start(process)
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=TIMEOUT_S)
+
+    assert started["jobs"] == []
+    assert json.loads(rest.splitlines()[-1])["event"] == "daemon.stopped"
+    assert process.returncode == 0
+
+
+def test_it_holds_nothing_heavy_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'[opsd]\nstate_dir = "{tmp_path}/state"\n')
+    code = (
+        "import sys; from opsd.cli import main; status = main(['run']); "
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)), status)"
+    )
+
+    with daemon(tmp_path, code=code) as process:
+        await_start(process)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=TIMEOUT_S)
+
+    assert out.strip() == "[] 0"
+
+
+def test_a_wrong_configuration_ends_it_at_once_with_every_problem(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[opsd]\ntimezone = "X"\nlog_level = "Y"\n')
+
+    with daemon(tmp_path) as process:
+        _, err = process.communicate(timeout=TIMEOUT_S)
+
+    assert process.returncode == 2
+    assert [line.split(": ")[1] for line in err.splitlines()] == [f"{config}:2", f"{config}:3"]
