@@ -222,7 +222,7 @@ class _Backup:
                 self._catalogs[name] = _merged(
                     read_catalog(repository, "database/"), read_catalog(repository, "globals/")
                 )
-            except (TransientError, PermanentError) as exc:
+            except (ConfigError, TransientError, PermanentError) as exc:
                 self._failed.append(f"repository/{name}")
                 yield pgfindings.unreachable("repository.unreachable", f"repository/{name}", exc)
             else:
@@ -245,7 +245,7 @@ class _Backup:
             except pgtools.ClientMissing as exc:
                 self._failed.append(subject)
                 yield pgfindings.unreachable("postgres.client_missing", subject, exc)
-            except (TransientError, PermanentError) as exc:
+            except (ConfigError, TransientError, PermanentError) as exc:
                 self._failed.append(subject)
                 yield pgfindings.unreachable("postgres.unreachable", subject, exc)
             else:

@@ -49,16 +49,18 @@ HEX_GROWTH = 2  # COPY writes bytea as hexadecimal digits: twice the bytes, at m
 class RightsMissing(PermanentError):
     """The role cannot read everything; `remedy` is the SQL that changes it."""
 
-    def __init__(self, text: str, *, remedy: str) -> None:
-        super().__init__(text)
+    def __init__(self, place: str, *, reason: str, remedy: str) -> None:
+        super().__init__(f"{place}: {reason}")
+        self.reason = reason
         self.remedy = remedy
 
 
 class DumpFailed(TransientError):
     """pg_dump did not end well, and nothing of it was kept."""
 
-    def __init__(self, text: str, *, remedy: str) -> None:
-        super().__init__(text)
+    def __init__(self, place: str, *, reason: str, remedy: str) -> None:
+        super().__init__(f"{place}: {reason}")
+        self.reason = reason
         self.remedy = remedy
 
 
@@ -237,17 +239,20 @@ class _Dump:
         if contents.unreadable:
             remedy = f"GRANT pg_read_all_data TO {role};"
             raise RightsMissing(
-                f"{where}: role {role} cannot read {_some(contents.unreadable)}",
+                where,
+                reason=f"role {role} cannot read {_some(contents.unreadable)}",
                 remedy=contents.grants[0] if self._facts.reads_all_data else remedy,
             )
         if hidden:
             raise RightsMissing(
-                f"{where}: row-level security hides rows of {_some(hidden)} from role {role}",
+                where,
+                reason=f"row-level security hides rows of {_some(hidden)} from role {role}",
                 remedy=f"ALTER ROLE {role} BYPASSRLS;",
             )
         if contents.unreadable_large_objects and not self._how.skip_large_objects:
             raise RightsMissing(
-                f"{where}: role {role} cannot read {contents.unreadable_large_objects}"
+                where,
+                reason=f"role {role} cannot read {contents.unreadable_large_objects}"
                 f" of {contents.large_objects} large objects",
                 remedy=f"let their owner grant SELECT to {role} (docs/postgres.md), dump as a"
                 ' superuser, or set large_objects = "skip"',
@@ -359,9 +364,10 @@ def _explained(exc: SourceFailed, program: str, server: Server, database: str) -
     errors = [line for line in exc.stderr.splitlines() if line.startswith(prefix)]
     said = printable(errors[0].removeprefix(prefix)) if errors else printable(str(exc))
     remedy = next((text for sign, text in _REMEDIES if re.search(sign, f"{said} {exc}")), "")
-    where = f"server {server.name}, database {printable(database)}"
     return DumpFailed(
-        f"{where}: {program}: {said}", remedy=remedy or f"see the log of server {server.name}"
+        f"server {server.name}, database {printable(database)}",
+        reason=f"{program}: {said}",
+        remedy=remedy or f"see the log of server {server.name}",
     )
 
 

@@ -11,7 +11,12 @@ from opsd.backup.pgdump import DumpFailed, RightsMissing, database_subject
 from opsd.backup.pgsource import PG_DUMP, SCRATCH_PREFIX, dump_source, globals_source
 from opsd.backup.pgtools import Tools
 from opsd.clients.pginspect import ServerFacts
-from opsd.clients.pgserver import Server, quote_identifier
+from opsd.clients.pgserver import (
+    Server,
+    ServerRefused,
+    ServerUnreachable,
+    quote_identifier,
+)
 from opsd.errors import OpsdError
 from opsd.model import Artifact, Fact, Finding, Severity
 from opsd.text import printable, shortened
@@ -70,15 +75,14 @@ def about_dump(delivery: Delivery) -> Iterator[Finding]:
 def dump_failed(subject: str, exc: OpsdError) -> Finding:
     """One database, or the roles of one server, could not be dumped."""
     kind = "postgres.rights_missing" if isinstance(exc, RightsMissing) else "postgres.dump_failed"
-    text = printable(str(exc))
-    remedy = exc.remedy if isinstance(exc, RightsMissing | DumpFailed) else ""
+    reason, remedy = _reason_and_remedy(exc)
     return Finding(
         check=kind,
         subject=subject,
         severity=Severity.CRITICAL,
-        summary=shortened(f"could not be dumped: {text}", SUMMARY_CHARACTERS),
-        remedy=remedy or "opsd check; older backups are untouched",
-        facts={"error": text},
+        summary=shortened(f"could not be dumped: {reason}", SUMMARY_CHARACTERS),
+        remedy=remedy,
+        facts={"error": printable(str(exc))},
     )
 
 
@@ -97,15 +101,22 @@ def not_stored(repository: str, subject: str, exc: OpsdError) -> Finding:
 
 def unreachable(check: str, subject: str, exc: OpsdError) -> Finding:
     """A whole server or repository is out of reach."""
-    text = printable(str(exc))
+    reason, remedy = _reason_and_remedy(exc)
     return Finding(
         check=check,
         subject=subject,
         severity=Severity.CRITICAL,
-        summary=shortened(text, SUMMARY_CHARACTERS),
-        remedy="opsd check",
-        facts={"error": text},
+        summary=shortened(f"cannot be backed up: {reason}", SUMMARY_CHARACTERS),
+        remedy=remedy,
+        facts={"error": printable(str(exc))},
     )
+
+
+def _reason_and_remedy(exc: OpsdError) -> tuple[str, str]:
+    """What happened and what to do, apart where the error knows them apart."""
+    if isinstance(exc, DumpFailed | RightsMissing | ServerRefused | ServerUnreachable):
+        return printable(exc.reason), exc.remedy
+    return printable(str(exc)), "opsd check; older backups are untouched"
 
 
 def damaged(repository: str, catalog: Catalog) -> Iterator[Finding]:

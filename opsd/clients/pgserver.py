@@ -47,9 +47,19 @@ class Server:
 class ServerRefused(PermanentError):
     """The server is there and does not let us in: password, pg_hba, TLS, rights."""
 
+    def __init__(self, place: str, *, reason: str, remedy: str) -> None:
+        super().__init__(f"{place}: {reason}; {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
 
 class ServerUnreachable(TransientError):
     """Nobody answers, or the server is too busy to take one more connection."""
+
+    def __init__(self, place: str, *, reason: str, remedy: str) -> None:
+        super().__init__(f"{place}: {reason}; {remedy}")
+        self.reason = reason
+        self.remedy = remedy
 
 
 class StatementTimeout(TransientError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -39,6 +40,11 @@ from opsd.text import printable
 
 _ACTION_CHARACTERS = 60  # of a statement, in an error
 _TEXT_TYPES = ("name", "text", "varchar", "bpchar", '"char"')
+
+_NOISE = re.compile(
+    r"^connection (failed|is bad): |connection to server (at|on socket) .*? failed: |FATAL: +"
+    r"| Is the server running .*\?$"
+)
 
 # What a refused connection says, and what to do about it. libpq gives no SQLSTATE for these.
 _REFUSALS: tuple[tuple[str, bool, str], ...] = (
@@ -169,7 +175,8 @@ def _open(server: Server, database: str, within_s: float) -> psycopg.Connection[
             autocommit=True,
         )
     except UnicodeEncodeError as exc:
-        raise ServerRefused(f"{place}: the name is not valid UTF-8; rename the database") from exc
+        reason = "the name is not valid UTF-8"
+        raise ServerRefused(place, reason=reason, remedy="rename the database") from exc
     except psycopg.Error as exc:
         raise _refusal(place, _one_line(exc)) from exc
     for name in _TEXT_TYPES:
@@ -181,8 +188,8 @@ def _refusal(place: str, reason: str) -> OpsdError:
     for sign, permanent, remedy in _REFUSALS:
         if sign in reason.lower():
             kind = ServerRefused if permanent else ServerUnreachable
-            return kind(f"{place}: {reason}; {remedy}")
-    return ServerUnreachable(f"{place}: {reason}")
+            return kind(place, reason=reason, remedy=remedy)
+    return ServerUnreachable(place, reason=reason, remedy="opsd check")
 
 
 def _action(sql: str) -> str:
@@ -192,6 +199,7 @@ def _action(sql: str) -> str:
 
 
 def _one_line(exc: psycopg.Error) -> str:
+    """What the server or libpq says, without where it was: the caller names that."""
     # The primary message only: the rest may quote the statement, and a password in it.
-    text = printable(" ".join((exc.diag.message_primary or str(exc)).split()))
-    return redact(text.removeprefix("connection failed: ").removeprefix("connection is bad: "))
+    text = printable(exc.diag.message_primary or str(exc))
+    return redact(_NOISE.sub("", text).strip())

@@ -154,6 +154,20 @@ def test_a_server_that_is_down_is_one_finding_and_not_one_per_database(
     assert job.run.seen == ("repository/memory",)
 
 
+def test_a_server_whose_password_is_missing_does_not_stop_the_others(
+    empty_pg: PgServer, tmp_path: Path
+) -> None:
+    other = dumps.settings_of(empty_pg, tmp_path, name="other", password="env:OPSD_NOT_SET")
+    settings = dumps.settings_of(empty_pg, tmp_path)
+    settings = settings.model_copy(update={"servers": (*other.servers, *settings.servers)})
+
+    job = dumps.run_job(settings, [MemoryRepository()], tmp_path)
+
+    assert job.checks == {"server/other": "postgres.unreachable"}
+    assert "OPSD_NOT_SET" in job.finding("postgres.unreachable").summary
+    assert job.artifact("database/main/postgres").level == "parsed"
+
+
 def test_a_repository_that_fails_does_not_stop_the_other(
     empty_pg: PgServer, tmp_path: Path
 ) -> None:
