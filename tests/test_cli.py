@@ -134,6 +134,19 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     assert out.startswith(f"Usage: opsd {name}")
 
 
+@pytest.mark.parametrize("arguments", [[], ["backups"], ["config"]])
+def test_a_group_alone_shows_its_help_as_it_is(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(arguments)
+
+    out, err = told(capsys)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("Usage: opsd")
+    assert "  --config PATH" in err
+
+
 def test_the_hidden_command_is_not_listed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
 

@@ -62,14 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.FAILED
     except (click.Abort, KeyboardInterrupt):
         return _report("interrupted", status=INTERRUPTED, arguments=arguments)
-    except click.UsageError as exc:
-        hint = f"; try {exc.ctx.command_path} --help" if exc.ctx else ""
-        return _report(exc.format_message() + hint, status=Exit.USAGE, arguments=arguments)
     except click.ClickException as exc:
-        return _report(exc.format_message(), status=Exit.FAILED, arguments=arguments)
+        return _misuse(exc, arguments)
     except Exception as exc:  # noqa: BLE001 - the last one that can tell the operator
         return _failure(exc, arguments)
     return int(status or 0)
+
+
+def _misuse(exc: click.ClickException, arguments: list[str]) -> int:
+    if isinstance(exc, click.exceptions.NoArgsIsHelpError):
+        click.echo(exc.format_message(), err=True)
+        return Exit.USAGE
+    context = exc.ctx if isinstance(exc, click.UsageError) else None
+    hint = f"; try {context.command_path} --help" if context else ""
+    text = exc.format_message().rstrip(".") + hint
+    return _report(text, status=Exit.USAGE, arguments=arguments)
 
 
 def _failure(exc: Exception, arguments: list[str]) -> int:
