@@ -104,3 +104,23 @@ def test_every_link_between_the_pages_leads_somewhere() -> None:
     ]
 
     assert broken == []
+
+
+def test_every_key_of_a_json_answer_about_runs_is_documented() -> None:
+    page = reference.COMMANDS.read_text()
+    source = "".join(
+        (ROOT / "opsd/cli" / name).read_text()
+        for name in (
+            "results.py",
+            "status.py",
+            "backups.py",
+            "verify.py",
+            "restore.py",
+            "check.py",
+        )
+    )
+
+    keys = set(re.findall(r'^ {8,}"([a-z_0-9]+)": ', source, re.MULTILINE))
+
+    assert len(keys) > 20
+    assert {key for key in keys if f'"{key}"' not in page} == set()
