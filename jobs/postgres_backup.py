@@ -10,7 +10,6 @@ dumped at the same instant. What happens between two dumps is lost with the serv
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from opsd.backup import housekeeping, naming, pgfindings, pgtools
+from opsd.backup import housekeeping, pgfindings, pgtools
 from opsd.backup.catalog import Catalog, read_catalog
 from opsd.backup.delivery import Delivery
 from opsd.backup.manifest import manifest_key
@@ -31,11 +30,11 @@ from opsd.backup.pgdump import (
     dump_globals,
     globals_subject,
 )
+from opsd.backup.pgservers import ServerTable, Target, targets
 from opsd.backup.pgsource import SCRATCH_PREFIX
 from opsd.backup.repository import Repository
 from opsd.clients.pginspect import Database, ServerFacts, inspect
-from opsd.clients.pgserver import Server, SslMode
-from opsd.config import Duration, Keep, RepositoryName, SecretRef, Table, unique_names
+from opsd.config import Duration, Keep, RepositoryName, Table, unique_names
 from opsd.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -61,44 +60,6 @@ def _public_keys(recipients: tuple[str, ...]) -> tuple[str, ...]:
         except ConfigError as exc:
             raise ValueError(str(exc)) from exc
     return recipients
-
-
-class ServerTable(Table):
-    """One PostgreSQL server."""
-
-    name: str = Field(
-        min_length=1, max_length=60, description="part of the backups' names; never change it"
-    )
-    host: str = Field(
-        min_length=1,
-        description="name, address, or absolute path of a socket directory; not a pooler",
-        examples=["postgres.databases.svc"],
-    )
-    port: int = Field(5432, ge=1, le=65535, description="TCP port, or number of the socket")
-    user: str = Field(
-        "opsd_backup", min_length=1, description="role; its least rights: docs/postgres.md"
-    )
-    password: SecretRef | None = Field(
-        None, description="of the role; none for peer or trust", examples=["env:OPSD_PG_PASSWORD"]
-    )
-    sslmode: Literal[
-        "auto", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"
-    ] = Field(
-        "auto",
-        description="as in libpq; auto is verify-full with ca_file, and prefer without",
-    )
-    ca_file: Path | None = Field(
-        None,
-        description="certificates of the authority that signed the server's",
-        examples=["/etc/opsd/postgres-ca.pem"],
-    )
-    maintenance_database: str = Field(
-        "postgres", min_length=1, description="where the list of databases is asked for"
-    )
-    databases: tuple[str, ...] = Field(
-        ("*",), min_length=1, description="names or patterns (* ?) of what is dumped"
-    )
-    exclude: tuple[str, ...] = Field((), description="names or patterns of what is not")
 
 
 class Settings(Table):
@@ -131,42 +92,6 @@ class Settings(Table):
         50, ge=1, le=100, description="percent below the usual size that are worth a warning"
     )
     keep: Keep = Field(default_factory=Keep, description="which dumps of a database stay")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A server and which of its databases are wanted."""
-
-    server: Server
-    databases: tuple[str, ...] = ("*",)  #: names or patterns
-    exclude: tuple[str, ...] = ()
-
-    def wants(self, database: str) -> bool:
-        """Whether the configuration asks for this database."""
-        return _matches(database, self.databases) and not _matches(database, self.exclude)
-
-
-def targets(settings: Settings) -> tuple[Target, ...]:
-    """Where the servers come from: today the configuration only."""
-    return tuple(
-        Target(server=server_of(table), databases=table.databases, exclude=table.exclude)
-        for table in settings.servers
-    )
-
-
-def server_of(table: ServerTable) -> Server:
-    """The server that a table of the configuration describes."""
-    automatic: SslMode = "verify-full" if table.ca_file else "prefer"
-    return Server(
-        name=table.name,
-        host=table.host,
-        port=table.port,
-        user=table.user,
-        password=table.password,
-        sslmode=automatic if table.sslmode == "auto" else table.sslmode,
-        sslrootcert=table.ca_file,
-        maintenance_database=table.maintenance_database,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +160,7 @@ class _Backup:
     def look_at_servers(self) -> Iterator[Observation]:
         """Find out what is to be dumped; a server that is down is one finding."""
         tools = pgtools.installed(self._settings.client_dirs, deadline=self._ctx.deadline)
-        for target in targets(self._settings):
+        for target in targets(self._settings.servers):
             server, subject = target.server, f"server/{target.server.name}"
             try:
                 within_s = min(INSPECT_S, self._ctx.remaining())
@@ -257,28 +182,15 @@ class _Backup:
     ) -> Iterator[Observation]:
         server = target.server
         yield from pgfindings.about_server(server, facts, tools)
-        yield from _missing(target, facts)
-        yield from self._vanished(server, facts)
+        yield from pgfindings.missing(server, target.databases, facts)
+        backed_up = {name for one in self._catalogs.values() for name in one.subjects}
+        yield from pgfindings.vanished(server, facts, backed_up)
         self._add(globals_subject(server), target, facts, tools, None)
         wanted = [one for one in facts.databases if is_dumped(one) and target.wants(one.name)]
         # The largest first, so that it does not run alone at the end.
         for database in sorted(wanted, key=lambda one: -one.size_bytes):
             subject = database_subject(server, database.name)
             self._add(subject, target, facts, tools, database)
-
-    def _vanished(self, server: Server, facts: ServerFacts) -> Iterator[Finding]:
-        """Tell once per database that has backups and is not on its server any more."""
-        there = {database_subject(server, database.name) for database in facts.databases}
-        backed_up = {name for one in self._catalogs.values() for name in one.subjects}
-        for subject in sorted(backed_up - there):
-            if subject.startswith(f"{naming.subject('database', server.name)}/"):
-                yield Finding(
-                    check="postgres.database_vanished",
-                    subject=subject,
-                    severity=Severity.INFO,
-                    summary="the database is not on its server any more; its backups are kept",
-                    remedy=f"opsd backups list {subject}",
-                )
 
     def _add(
         self,
@@ -428,24 +340,6 @@ def is_dumped(database: Database) -> bool:
         and not database.is_template
         and not database.name.startswith(SCRATCH_PREFIX)
     )
-
-
-def _missing(target: Target, facts: ServerFacts) -> Iterator[Finding]:
-    """Databases that the configuration names and the server does not have."""
-    there = {database.name for database in facts.databases}
-    for name in target.databases:
-        if not set(name) & set("*?[") and name not in there:
-            yield Finding(
-                check="postgres.database_missing",
-                subject=database_subject(target.server, name),
-                severity=Severity.WARNING,
-                summary="the configuration names this database, the server does not have it",
-                remedy=f"take it out of databases of server {target.server.name}, or create it",
-            )
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _merged(first: Catalog, second: Catalog) -> Catalog:

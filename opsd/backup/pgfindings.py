@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from opsd.backup.catalog import Catalog
 from opsd.backup.delivery import Corrupted, Delivery, Published
 from opsd.backup.manifest import Manifest
+from opsd.backup.naming import subject
 from opsd.backup.pgdump import DumpFailed, RightsMissing, database_subject
 from opsd.backup.pgsource import PG_DUMP, SCRATCH_PREFIX, dump_source, globals_source
 from opsd.backup.pgtools import Tools
@@ -22,15 +23,16 @@ from opsd.model import Artifact, Fact, Finding, Severity
 from opsd.text import printable, shortened
 
 SUMMARY_CHARACTERS = 120
+_PATTERN_CHARACTERS = frozenset("*?[")
 
 
 def about_server(server: Server, facts: ServerFacts, tools: Tools) -> Iterator[Finding]:
     """What about this server's dumps is not as it should be."""
-    subject = f"server/{server.name}"
+    place = f"server/{server.name}"
     if tools.major != facts.major:
         yield Finding(
             check="postgres.client_newer",
-            subject=subject,
+            subject=place,
             severity=Severity.WARNING,
             summary=f"dumped with pg_dump {tools.major}, the server is {facts.major}",
             remedy=f"apt-get install postgresql-client-{facts.major}",
@@ -39,7 +41,7 @@ def about_server(server: Server, facts: ServerFacts, tools: Tools) -> Iterator[F
     if not facts.reads_password_hashes:
         yield Finding(
             check="postgres.no_role_passwords",
-            subject=subject,
+            subject=place,
             severity=Severity.INFO,
             summary="the roles are dumped without their passwords",
             remedy=f"GRANT pg_read_all_data TO {quote_identifier(facts.role)};",
@@ -53,6 +55,35 @@ def about_server(server: Server, facts: ServerFacts, tools: Tools) -> Iterator[F
                 summary="a restore was interrupted and left its scratch database behind",
                 remedy=f"DROP DATABASE {quote_identifier(database.name)};",
                 facts={"size_bytes": database.size_bytes},
+            )
+
+
+def missing(server: Server, wanted: Iterable[str], facts: ServerFacts) -> Iterator[Finding]:
+    """Databases that the configuration names, without a pattern, and the server lacks."""
+    there = {database.name for database in facts.databases}
+    for name in wanted:
+        if not set(name) & _PATTERN_CHARACTERS and name not in there:
+            yield Finding(
+                check="postgres.database_missing",
+                subject=database_subject(server, name),
+                severity=Severity.WARNING,
+                summary="the configuration names this database, the server does not have it",
+                remedy=f"take it out of databases of server {server.name}, or create it",
+            )
+
+
+def vanished(server: Server, facts: ServerFacts, backed_up: Collection[str]) -> Iterator[Finding]:
+    """Databases that have backups and are not on their server any more."""
+    there = {database_subject(server, database.name) for database in facts.databases}
+    series = f"{subject('database', server.name)}/"
+    for gone in sorted(set(backed_up) - there):
+        if gone.startswith(series):
+            yield Finding(
+                check="postgres.database_vanished",
+                subject=gone,
+                severity=Severity.INFO,
+                summary="the database is not on its server any more; its backups are kept",
+                remedy=f"opsd backups list {gone}",
             )
 
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from jobs import postgres_backup
-from opsd.backup import pgtools
+from opsd.backup import pgservers, pgtools
 from opsd.backup.pgrestore import Into
 from opsd.clients.pgserver import Server
 from opsd.clients.postgres import PsycopgPostgres
@@ -110,7 +110,7 @@ def _from_config(name: str, config: Config | None) -> Server:
     settings = _settings(config)
     servers = {table.name: table for table in settings.servers} if settings else {}
     if name in servers:
-        return postgres_backup.server_of(servers[name])
+        return pgservers.server_of(servers[name])
     known = ", ".join(servers) or "none"
     raise ConfigError(
         f"there is no server {name}; configured: {known}; "

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from jobs import postgres_backup
+from opsd.backup import pgservers
 from opsd.backup.catalog import read_catalog
 from opsd.backup.pgsource import SCRATCH_PREFIX
 from opsd.backup.repository import StoredObject, Upload
@@ -336,11 +337,11 @@ def test_a_run_out_of_time_is_timed_out_and_says_what_is_missing(
 def test_tls_is_verified_as_soon_as_there_is_an_authority(
     ca_file: str | None, sslmode: str, used: str
 ) -> None:
-    table = postgres_backup.ServerTable.model_validate(
+    table = pgservers.ServerTable.model_validate(
         {"name": "main", "host": "db", "ca_file": ca_file, "sslmode": sslmode}
     )
 
-    assert postgres_backup.server_of(table).sslmode == used
+    assert pgservers.server_of(table).sslmode == used
 
 
 def test_two_servers_of_one_name_are_refused() -> None:

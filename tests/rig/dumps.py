@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import postgres_backup
-from opsd.backup import pgtools
+from opsd.backup import pgservers, pgtools
 from opsd.backup.delivery import Delivery
 from opsd.backup.manifest import Manifest
 from opsd.backup.pgdump import How, dump_database, dump_globals
@@ -162,7 +162,7 @@ def settings_of(pg: PgServer, scratch: Path, **changed: Any) -> postgres_backup.
     """Settings for one server named ``main``; keys of a server go to the server."""
     server = server_of(pg, scratch)
     assert server.password is not None
-    keys = postgres_backup.ServerTable.model_fields.keys()
+    keys = pgservers.ServerTable.model_fields.keys()
     table = {
         "name": "main",
         "host": server.host,
