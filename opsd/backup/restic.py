@@ -251,7 +251,8 @@ class ResticEngine:
 
     def _check(self, subset: str, *, deadline: Deadline) -> None:
         found = _Progressing(NoProgress(), "", 0)
-        args = ("check", "--with-cache", f"--read-data-subset={subset}")
+        # Never --with-cache: the copy on this disk would be checked instead of the stored one.
+        args = ("check", f"--read-data-subset={subset}")
         ended = self._restic.call(*args, deadline=deadline, on_line=found, accept=(1,))
         if ended.code or found.summary.num_errors or found.summary.broken_packs:
             broken = ", ".join(pack[:8] for pack in found.summary.broken_packs or [])

@@ -124,8 +124,7 @@ class RsyncEngine:
         flags = (*KEEP_ALL, *(() if as_root else ("-M--fake-super",)), *links)
         command = (*flags, *rsynccommand.filters(source))
         newest = previous[-1] if previous else ""
-        with self._workspace() as work:
-            sent = _SentFiles(work)
+        with self._workspace() as work, contextlib.closing(_SentFiles(work)) as sent:
             self._store.discard(partial, deadline=deadline)
             vanished = self._transfer(
                 (*command, f"{source.share.path}/"), partial, sent,

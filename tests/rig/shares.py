@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
@@ -62,7 +63,8 @@ def build_share(path: Path) -> Path:
     plain = path / "media-photos-pvc-2"
     plain.mkdir()
     for number in range(20):
-        (plain / f"img_{number}.jpg").write_bytes(hashlib.sha256(b"%d" % number).digest() * 200)
+        content = random.Random(number).randbytes(6000)  # noqa: S311 - a picture
+        (plain / f"img_{number}.jpg").write_bytes(content)
     (plain / "empty").touch()
     (plain / "private").write_text("secret")
     (plain / "private").chmod(0o600)
