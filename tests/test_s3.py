@@ -20,10 +20,10 @@ from opsd.clients.s3 import Bucket, BucketSettings
 from opsd.errors import OpsdError, PermanentError, TransientError
 from opsd.secrets import Secret
 from opsd.testing import RUN_ID
+from tests.faults import s3front
+from tests.faults.s3front import Action, Rule, S3Front
 from tests.rig.repositories import bucket_settings, s3_repository
 from tests.rig.s3 import S3Server
-from tests.rig.s3faults import Fault, S3Faults
-from tests.rig.s3faults import running as faults_running
 from tests.rig.server import free_port
 
 MIB = 1 << 20
@@ -36,14 +36,20 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture
-def proxy(s3_server: S3Server) -> Iterator[S3Faults]:
-    with faults_running(s3_server.port) as proxy:
-        yield proxy
+def front(s3_server: S3Server) -> Iterator[S3Front]:
+    with s3front.in_front_of(s3_server.port) as front:
+        yield front
 
 
 @pytest.fixture
-def repository(s3_server: S3Server, proxy: S3Faults, tmp_path: Path) -> S3Repository:
-    return s3_repository(s3_server, tmp_path, endpoint=proxy.endpoint)
+def repository(s3_server: S3Server, front: S3Front, tmp_path: Path) -> S3Repository:
+    return s3_repository(s3_server, tmp_path, endpoint=front.url)
+
+
+@pytest.fixture(autouse=True)
+def no_pause_before_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    backoff = "botocore.retries.standard.ExponentialBackoff"
+    monkeypatch.setattr(f"{backoff}.delay_amount", lambda *_: 0)
 
 
 def put(repository: S3Repository, content: bytes) -> None:
@@ -67,9 +73,9 @@ def left(repository: S3Repository) -> list[str]:
 
 
 def test_an_upload_whose_completion_was_done_but_not_answered_is_there(
-    repository: S3Repository, proxy: S3Faults
+    repository: S3Repository, front: S3Front
 ) -> None:
-    proxy.faults.append(Fault(method="POST", path="uploadId=", way="lose_reply", times=1))
+    front.fail(Rule(method="POST", target="uploadId=", action=Action.LOSE_REPLY, times=1))
 
     put(repository, CONTENT)
 
@@ -78,9 +84,9 @@ def test_an_upload_whose_completion_was_done_but_not_answered_is_there(
 
 
 def test_an_upload_whose_completion_is_never_answered_is_there(
-    repository: S3Repository, proxy: S3Faults
+    repository: S3Repository, front: S3Front
 ) -> None:
-    proxy.faults.append(Fault(method="POST", path="uploadId=", way="lose_reply"))
+    front.fail(Rule(method="POST", target="uploadId=", action=Action.LOSE_REPLY))
 
     put(repository, CONTENT)
 
@@ -90,25 +96,25 @@ def test_an_upload_whose_completion_is_never_answered_is_there(
 
 @pytest.mark.parametrize("times", [1, 4])
 def test_a_small_object_whose_reply_was_lost_is_there(
-    repository: S3Repository, proxy: S3Faults, times: int
+    repository: S3Repository, front: S3Front, times: int
 ) -> None:
-    proxy.faults.append(Fault(method="PUT", way="lose_reply", times=times))
+    front.fail(Rule(method="PUT", action=Action.LOSE_REPLY, times=times))
 
     put(repository, b"small")
 
     assert get(repository) == b"small"
 
 
-def test_creating_after_a_lost_reply_is_fine(repository: S3Repository, proxy: S3Faults) -> None:
-    proxy.faults.append(Fault(method="PUT", way="lose_reply", times=1))
+def test_creating_after_a_lost_reply_is_fine(repository: S3Repository, front: S3Front) -> None:
+    front.fail(Rule(method="PUT", action=Action.LOSE_REPLY, times=1))
 
     repository.create(KEY, b"manifest")
 
     assert get(repository) == b"manifest"
 
 
-def test_a_few_refusals_are_survived(repository: S3Repository, proxy: S3Faults) -> None:
-    proxy.faults.append(Fault(method="PUT", path="partNumber=2", way="refuse", times=2))
+def test_a_few_refusals_are_survived(repository: S3Repository, front: S3Front) -> None:
+    front.fail(Rule(method="PUT", target="partNumber=2", action=s3front.SLOW_DOWN, times=2))
 
     put(repository, CONTENT)
 
@@ -123,11 +129,9 @@ def test_a_few_refusals_are_survived(repository: S3Repository, proxy: S3Faults) 
     ],
 )
 def test_a_part_that_is_refused_for_good_fails_the_upload_and_leaves_nothing(
-    repository: S3Repository, proxy: S3Faults, part: int, status: int, code: str
+    repository: S3Repository, front: S3Front, part: int, status: int, code: str
 ) -> None:
-    proxy.faults.append(
-        Fault(method="PUT", path=f"partNumber={part}", way="refuse", status=status, code=code)
-    )
+    front.fail(Rule(method="PUT", target=f"partNumber={part}", action=s3front.error(status, code)))
 
     with pytest.raises(OpsdError, match=code) as caught:
         put(repository, CONTENT)
@@ -136,13 +140,11 @@ def test_a_part_that_is_refused_for_good_fails_the_upload_and_leaves_nothing(
     assert left(repository) == []
 
 
-@pytest.mark.parametrize("way", ["lose_reply", "flip"])
+@pytest.mark.parametrize("action", [Action.LOSE_REPLY, Action.CORRUPT_REQUEST])
 def test_a_part_that_never_arrives_whole_fails_the_upload_and_leaves_nothing(
-    repository: S3Repository, proxy: S3Faults, way: str
+    repository: S3Repository, front: S3Front, action: Action
 ) -> None:
-    proxy.faults.append(
-        Fault(method="PUT", path="partNumber=2", way="lose_reply" if way != "flip" else "flip")
-    )
+    front.fail(Rule(method="PUT", target="partNumber=2", action=action))
 
     with pytest.raises(OpsdError, match="part 2"):
         put(repository, CONTENT)
@@ -151,9 +153,9 @@ def test_a_part_that_never_arrives_whole_fails_the_upload_and_leaves_nothing(
 
 
 def test_a_server_that_fails_while_completing_and_has_nothing_is_an_error(
-    repository: S3Repository, proxy: S3Faults
+    repository: S3Repository, front: S3Front
 ) -> None:
-    proxy.faults.append(Fault(method="POST", path="uploadId=", way="refuse", status=500))
+    front.fail(Rule(method="POST", target="uploadId=", action=s3front.INTERNAL_ERROR))
 
     with pytest.raises(TransientError, match="complete"):
         put(repository, CONTENT)
@@ -162,10 +164,10 @@ def test_a_server_that_fails_while_completing_and_has_nothing_is_an_error(
 
 
 def test_a_server_that_never_answers_is_given_up(
-    repository: S3Repository, proxy: S3Faults, monkeypatch: pytest.MonkeyPatch
+    repository: S3Repository, front: S3Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.3)
-    proxy.faults.append(Fault(method="PUT", way="hang"))
+    front.fail(Rule(method="PUT", action=Action.HANG))
 
     with pytest.raises(TransientError, match="up and reachable"):
         put(repository, b"small")
@@ -173,39 +175,32 @@ def test_a_server_that_never_answers_is_given_up(
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_reading_goes_on_where_it_was_cut(
-    repository: S3Repository, proxy: S3Faults, times: int
+    repository: S3Repository, front: S3Front, times: int
 ) -> None:
     put(repository, CONTENT)
-    proxy.faults.append(
-        Fault(method="GET", path=KEY, way="cut", keep_bytes=3 * MIB + 5, times=times)
+    front.fail(
+        Rule(
+            method="GET", target=KEY, action=Action.CUT_REPLY, keep_bytes=3 * MIB + 5, times=times
+        )
     )
 
     assert get(repository) == CONTENT
 
 
 def test_reading_that_is_always_cut_is_an_error_and_never_a_short_object(
-    repository: S3Repository, proxy: S3Faults
+    repository: S3Repository, front: S3Front
 ) -> None:
     put(repository, CONTENT)
-    proxy.faults.append(Fault(method="GET", path=KEY, way="cut", keep_bytes=MIB))
+    front.fail(Rule(method="GET", target=KEY, action=Action.CUT_REPLY, keep_bytes=MIB))
 
     with pytest.raises(TransientError, match="read"):
         get(repository)
 
 
 def test_where_conditions_are_unknown_a_taken_key_is_still_refused(
-    repository: S3Repository, proxy: S3Faults
+    repository: S3Repository, front: S3Front
 ) -> None:
-    for method in ("PUT", "POST"):
-        proxy.faults.append(
-            Fault(
-                method=method,
-                header="If-None-Match",
-                way="refuse",
-                status=501,
-                code="NotImplemented",
-            )
-        )
+    front.fail(Rule(method="PUT|POST", header="If-None-Match", action=s3front.NOT_IMPLEMENTED))
 
     put(repository, CONTENT)
     with pytest.raises(AlreadyExists):
@@ -218,11 +213,9 @@ def test_where_conditions_are_unknown_a_taken_key_is_still_refused(
 
 
 def test_where_uploads_cannot_be_listed_none_are_told(
-    repository: S3Repository, proxy: S3Faults
+    repository: S3Repository, front: S3Front
 ) -> None:
-    proxy.faults.append(
-        Fault(method="GET", path="uploads", way="refuse", status=501, code="NotImplemented")
-    )
+    front.fail(Rule(method="GET", target="uploads", action=s3front.NOT_IMPLEMENTED))
 
     assert list(repository.unfinished("")) == []
 
@@ -242,15 +235,14 @@ def test_where_uploads_cannot_be_listed_none_are_told(
 )
 def test_what_the_server_says_becomes_an_error_with_a_remedy(
     repository: S3Repository,
-    proxy: S3Faults,
+    front: S3Front,
     *,
     status: int,
     code: str,
     kind: type[OpsdError],
     remedy: str,
 ) -> None:
-    for method in ("PUT", "GET"):
-        proxy.faults.append(Fault(method=method, way="refuse", status=status, code=code))
+    front.fail(Rule(method="PUT|GET", action=s3front.error(status, code)))
 
     with pytest.raises(kind, match=remedy) as caught:
         put(repository, b"small")
@@ -305,10 +297,10 @@ def test_a_server_that_is_down_is_a_passing_error(s3_server: S3Server, tmp_path:
 
 
 def test_something_that_is_no_s3_server_is_told(
-    s3_server: S3Server, proxy: S3Faults, tmp_path: Path
+    s3_server: S3Server, front: S3Front, tmp_path: Path
 ) -> None:
-    proxy.faults.append(Fault(method="GET", way="answer_html"))
-    settings = bucket_settings(s3_server, tmp_path, endpoint=proxy.endpoint)
+    front.fail(Rule(method="GET", action=s3front.WEB_PAGE))
+    settings = bucket_settings(s3_server, tmp_path, endpoint=front.url)
 
     with pytest.raises(OpsdError, match="check endpoint"):
         list(opened(settings).list(""))
@@ -367,22 +359,22 @@ def test_what_object_lock_keeps_is_told_with_its_date(s3_server: S3Server, tmp_p
 
 
 def test_a_deletion_that_object_lock_refuses_says_until_when(
-    s3_server: S3Server, proxy: S3Faults, tmp_path: Path
+    s3_server: S3Server, front: S3Front, tmp_path: Path
 ) -> None:
-    settings = bucket_settings(s3_server, tmp_path, endpoint=proxy.endpoint, lock=True)
+    settings = bucket_settings(s3_server, tmp_path, endpoint=front.url, lock=True)
     repository = opened(dataclasses.replace(settings, lock=timedelta(days=3)))
     put(repository, b"small")
-    proxy.faults.append(Fault(method="DELETE", way="refuse", status=403, code="AccessDenied"))
+    front.fail(Rule(method="DELETE", action=s3front.ACCESS_DENIED))
 
     with pytest.raises(PermanentError, match=r"Object Lock keeps it until \d{4}-"):
         repository.delete(KEY)
 
 
 def test_a_refused_deletion_without_lock_names_the_missing_right(
-    repository: S3Repository, proxy: S3Faults
+    repository: S3Repository, front: S3Front
 ) -> None:
     put(repository, b"small")
-    proxy.faults.append(Fault(method="DELETE", way="refuse", status=403, code="AccessDenied"))
+    front.fail(Rule(method="DELETE", action=s3front.ACCESS_DENIED))
 
     with pytest.raises(PermanentError, match="docs/repositories"):
         repository.delete(KEY)

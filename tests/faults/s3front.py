@@ -27,29 +27,62 @@ ANSWER_S = 60
 
 
 class Action(enum.Enum):
-    """How a request fails. Those with a status are answered by the front alone."""
+    """How a request fails on its way to the server, or its answer on the way back."""
 
-    INTERNAL_ERROR = (500, "InternalError")
-    SLOW_DOWN = (503, "SlowDown")
-    TIME_SKEWED = (403, "RequestTimeTooSkewed")
-    ACCESS_DENIED = (403, "AccessDenied")
-    OK_WITH_ERROR = (200, "InternalError")  #: S3 does this when it completes an upload
-    HANG = (0, "hang")  #: take the request, never answer
-    CUT_REQUEST = (0, "cut the request")  #: the connection breaks half-way through the body
-    LOSE_REPLY = (0, "lose the reply")  #: carried out; the connection breaks before the answer
-    CUT_REPLY = (0, "cut the reply")  #: the connection breaks half-way through the answer
-    CORRUPT_REPLY = (0, "corrupt the reply")  #: one bit in the middle of the answer is wrong
+    HANG = enum.auto()  #: take the request, never answer
+    CUT_REQUEST = enum.auto()  #: the connection breaks half-way through the body
+    CORRUPT_REQUEST = enum.auto()  #: one bit in the middle of the body is wrong
+    LOSE_REPLY = enum.auto()  #: carried out; the connection breaks before the answer
+    CUT_REPLY = enum.auto()  #: the connection ends within the answer, after what it said so far
+    CORRUPT_REPLY = enum.auto()  #: one bit in the middle of the answer is wrong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the front says by itself; the server never sees the request."""
+
+    status: int
+    content_type: str
+    body: str
+
+
+def error(status: int, code: str) -> Answer:
+    """An S3 error, with the server's word for it."""
+    body = (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        f"<Error><Code>{code}</Code><Message>{code} on purpose</Message></Error>"
+    )
+    return Answer(status=status, content_type="application/xml", body=body)
+
+
+INTERNAL_ERROR = error(500, "InternalError")
+SLOW_DOWN = error(503, "SlowDown")
+TIME_SKEWED = error(403, "RequestTimeTooSkewed")
+ACCESS_DENIED = error(403, "AccessDenied")
+NOT_IMPLEMENTED = error(501, "NotImplemented")
+OK_WITH_ERROR = error(200, "InternalError")  #: S3 does this when it completes an upload
+WEB_PAGE = Answer(status=200, content_type="text/html", body="<html><body>hello <b>you</html>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """Which requests fail, and how."""
 
-    action: Action
+    action: Action | Answer
     method: str = ".*"  #: regular expression for the whole method
     target: str = ""  #: regular expression, searched in path and query
+    header: str = ""  #: only requests with this header
     nth: int = 1  #: the first of the matching requests that fails, counted from 1
     times: int = 1_000_000  #: how many fail from there on
+    keep_bytes: int | None = None  #: of an answer's body that is cut; None: half of it
+
+    def matches(self, request: BaseHTTPRequestHandler) -> bool:
+        """Whether the rule is about such a request."""
+        return (
+            re.fullmatch(self.method, request.command) is not None
+            and re.search(self.target, request.path) is not None
+            and (not self.header or self.header in request.headers)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +117,15 @@ class S3Front:
         with self._lock:
             self._rules = dict.fromkeys(rules, 0)
 
-    def action_for(self, method: str, target: str) -> Action | None:
+    def rule_for(self, request: BaseHTTPRequestHandler) -> Rule | None:
         """Count the request against the rules that match it; the first that strikes wins."""
         with self._lock:
             for rule in self._rules:
-                if re.fullmatch(rule.method, method) and re.search(rule.target, target):
+                if rule.matches(request):
                     self._rules[rule] += 1
                     if rule.nth <= self._rules[rule] < rule.nth + rule.times:
                         self.struck += 1
-                        return rule.action
+                        return rule
         return None
 
     def close(self) -> None:
@@ -117,52 +150,53 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def _handle(self) -> None:
-        action = self.server.front.action_for(self.command, self.path)
-        if action:
-            self._fail(action)
-        else:
-            self._forward(None)
+        rule = self.server.front.rule_for(self)
+        match rule.action if rule else None:
+            case Answer() as answer:
+                self._drain()
+                self._answer(answer)
+            case Action.HANG:
+                self._drain()
+                self._note(0)
+                self.server.front.over.wait()
+                self._break()
+            case _:
+                self._forward(rule)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
 
     def _note(self, status: int) -> None:
         """Keep what came, before the client can know that it was answered."""
         self.server.front.seen.append(Seen(self.command, self.path, status))
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
-
-    def _fail(self, action: Action) -> None:
-        status, code = action.value
-        if status:
-            self._drain()
-            self._answer_error(status, code)
-        elif action is Action.HANG:
-            self._drain()
-            self._note(0)
-            self.server.front.over.wait()
-            self._break()
-        else:
-            self._forward(action)
-
-    def _forward(self, action: Action | None) -> None:
+    def _forward(self, rule: Rule | None) -> None:
+        action = rule.action if rule else None
         server = HTTPConnection(HOST, self.server.front.server_port, timeout=ANSWER_S)
         with contextlib.closing(server):
-            server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in HOP_BY_HOP:
-                    server.putheader(name, value)
-            server.endheaders()
-            half = self._length() // 2 if action is Action.CUT_REQUEST else None
-            for chunk in self._body(limit=half):
-                server.send(chunk)
+            self._send(server, action)
             if action is not Action.CUT_REQUEST:
                 reply = server.getresponse()
                 if action is not Action.LOSE_REPLY:
-                    self._pass_back(reply, action)
+                    self._pass_back(reply, rule)
                     return
                 reply.read()
         self._note(0)
         self._break()
 
-    def _pass_back(self, reply: HTTPResponse, action: Action | None) -> None:
+    def _send(self, server: HTTPConnection, action: Action | Answer | None) -> None:
+        server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in HOP_BY_HOP:
+                server.putheader(name, value)
+        server.endheaders()
+        if action is Action.CORRUPT_REQUEST:
+            server.send(with_wrong_bit(b"".join(self._body())))
+            return
+        half = self._length() // 2 if action is Action.CUT_REQUEST else None
+        for chunk in self._body(limit=half):
+            server.send(chunk)
+
+    def _pass_back(self, reply: HTTPResponse, rule: Rule | None) -> None:
         self._note(reply.status)
         self.send_response_only(reply.status)
         for name, value in reply.getheaders():
@@ -172,23 +206,22 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.getheader("Content-Length") is None and reply.status not in (204, 304):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        middle = len(body) // 2
-        if action is Action.CUT_REPLY:
-            self.wfile.write(body[:middle])
-            self._break()
-            return
-        if action is Action.CORRUPT_REPLY and body:
-            body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
-        self.wfile.write(body)
+        self.wfile.write(self._spoiled(body, rule))
 
-    def _answer_error(self, status: int, code: str) -> None:
-        self._note(status)
-        body = (
-            '<?xml version="1.0" encoding="UTF-8"?>'
-            f"<Error><Code>{code}</Code><Message>{code} on purpose</Message></Error>"
-        ).encode()
-        self.send_response_only(status)
-        self.send_header("Content-Type", "application/xml")
+    def _spoiled(self, body: bytes, rule: Rule | None) -> bytes:
+        """What the client gets of an answer."""
+        if rule and rule.action is Action.CORRUPT_REPLY:
+            return with_wrong_bit(body)
+        if rule and rule.action is Action.CUT_REPLY:
+            self.close_connection = True
+            return body[: len(body) // 2 if rule.keep_bytes is None else rule.keep_bytes]
+        return body
+
+    def _answer(self, answer: Answer) -> None:
+        self._note(answer.status)
+        body = answer.body.encode()
+        self.send_response_only(answer.status)
+        self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
@@ -230,6 +263,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """What came is in `seen`; nothing is printed."""
+
+
+def with_wrong_bit(body: bytes) -> bytes:
+    """The same bytes with one bit in the middle wrong; of nothing, nothing."""
+    middle = len(body) // 2
+    return (
+        body[:middle] + bytes(byte ^ 1 for byte in body[middle : middle + 1]) + body[middle + 1 :]
+    )
 
 
 @contextlib.contextmanager

@@ -25,8 +25,8 @@ CREATE TABLE noise AS SELECT i, decode(string_agg(md5(random()::text || j), ''),
 """
 
 SURVIVED = {
-    "one internal error": Rule(action=Action.INTERNAL_ERROR, method="PUT", times=1),
-    "a part refused once": Rule(action=Action.SLOW_DOWN, target="partNumber=2", times=1),
+    "one internal error": Rule(action=s3front.INTERNAL_ERROR, method="PUT", times=1),
+    "a part refused once": Rule(action=s3front.SLOW_DOWN, target="partNumber=2", times=1),
     "a part cut once": Rule(action=Action.CUT_REQUEST, target="partNumber=2", times=1),
     "a completion done, its reply lost": Rule(
         action=Action.LOSE_REPLY, method="POST", target="uploadId=", times=1
@@ -36,13 +36,13 @@ SURVIVED = {
     ),
 }
 FAILING = {
-    "nothing but errors": Rule(action=Action.INTERNAL_ERROR, method="PUT|POST"),
-    "always asked to slow down": Rule(action=Action.SLOW_DOWN, method="PUT|POST"),
+    "nothing but errors": Rule(action=s3front.INTERNAL_ERROR, method="PUT|POST"),
+    "always asked to slow down": Rule(action=s3front.SLOW_DOWN, method="PUT|POST"),
     "a part never arrives": Rule(action=Action.CUT_REQUEST, target="partNumber=2"),
-    "a clock that is off": Rule(action=Action.TIME_SKEWED),
-    "writing forbidden": Rule(action=Action.ACCESS_DENIED, method="PUT|POST"),
+    "a clock that is off": Rule(action=s3front.TIME_SKEWED),
+    "writing forbidden": Rule(action=s3front.ACCESS_DENIED, method="PUT|POST"),
     "a completion answered with an error in a 200": Rule(
-        action=Action.OK_WITH_ERROR, method="POST", target="uploadId="
+        action=s3front.OK_WITH_ERROR, method="POST", target="uploadId="
     ),
     "a bit flipped on the way back": Rule(
         action=Action.CORRUPT_REPLY, method="GET", target=r"\.dump"
@@ -134,7 +134,7 @@ def test_a_lasting_fault_fails_the_run_and_spares_the_other_repository(
     assert (status, ended["outcome"]) == (1, "failed")
     _, named, _ = offsite(s3_server, bucket)
     assert named == good_before, "no new backup, and no older one lost"
-    if rule.action is not Action.TIME_SKEWED:  # then it is not even known what is there
+    if rule.action is not s3front.TIME_SKEWED:  # then it is not even known what is there
         assert set(home.repository.rglob("*Z.json")) - on_disk, "the disk has its backup"
     assert run(home)[0] == 0
     dumps, named, uploads = offsite(s3_server, bucket)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from botocore.exceptions import ClientError, HTTPClientError, ReadTimeoutError
 from botocore.exceptions import ConnectionError as BrokenConnection
 
 from tests.faults import s3front
-from tests.faults.s3front import Action, Rule, S3Front
+from tests.faults.s3front import Action, Answer, Rule, S3Front
 from tests.rig.s3 import S3Server
 
 if TYPE_CHECKING:
@@ -58,18 +60,18 @@ def test_without_a_rule_signed_requests_pass(client: S3Client, bucket: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("action", "code"),
+    ("answer", "code"),
     [
-        (Action.INTERNAL_ERROR, "InternalError"),
-        (Action.SLOW_DOWN, "SlowDown"),
-        (Action.TIME_SKEWED, "RequestTimeTooSkewed"),
-        (Action.ACCESS_DENIED, "AccessDenied"),
+        (s3front.INTERNAL_ERROR, "InternalError"),
+        (s3front.SLOW_DOWN, "SlowDown"),
+        (s3front.TIME_SKEWED, "RequestTimeTooSkewed"),
+        (s3front.ACCESS_DENIED, "AccessDenied"),
     ],
 )
 def test_an_error_is_answered_and_nothing_is_stored(
-    front: S3Front, client: S3Client, bucket: str, action: Action, code: str
+    front: S3Front, client: S3Client, bucket: str, answer: Answer, code: str
 ) -> None:
-    front.fail(Rule(action=action, method="PUT", target="/k$"))
+    front.fail(Rule(action=answer, method="PUT", target="/k$"))
 
     with pytest.raises(ClientError, match=code):
         client.put_object(Bucket=bucket, Key="k", Body=BODY)
@@ -80,7 +82,7 @@ def test_an_error_is_answered_and_nothing_is_stored(
 def test_only_the_kth_matching_requests_fail(
     front: S3Front, client: S3Client, bucket: str
 ) -> None:
-    front.fail(Rule(action=Action.INTERNAL_ERROR, method="PUT", nth=2, times=1))
+    front.fail(Rule(action=s3front.INTERNAL_ERROR, method="PUT", nth=2, times=1))
 
     client.put_object(Bucket=bucket, Key="1", Body=b"")
     with pytest.raises(ClientError, match="InternalError"):
@@ -149,10 +151,63 @@ def test_a_corrupted_reply_differs_in_one_byte(s3_server: S3Server, bucket: str)
     assert sum(a != b for a, b in zip(got, BODY, strict=True)) == 1
 
 
+def test_a_request_with_a_wrong_bit_is_stored_so_unless_the_client_sent_its_checksum(
+    front: S3Front, client: S3Client, bucket: str
+) -> None:
+    front.fail(Rule(action=Action.CORRUPT_REQUEST, method="PUT"))
+    digest = base64.b64encode(hashlib.md5(BODY, usedforsecurity=False).digest()).decode()
+
+    with pytest.raises(ClientError, match="BadDigest"):
+        client.put_object(Bucket=bucket, Key="k", Body=BODY, ContentMD5=digest)
+
+    assert "Contents" not in client.list_objects_v2(Bucket=bucket)
+
+
+def test_a_reply_can_be_cut_at_a_byte(front: S3Front, client: S3Client, bucket: str) -> None:
+    client.put_object(Bucket=bucket, Key="k", Body=BODY)
+    front.fail(Rule(action=Action.CUT_REPLY, method="GET", keep_bytes=5))
+
+    stream = client.get_object(Bucket=bucket, Key="k")["Body"]
+
+    assert stream.read(5) == BODY[:5]
+    with pytest.raises((BrokenConnection, HTTPClientError)):
+        stream.read()
+
+
+def test_only_requests_with_the_header_fail(front: S3Front, client: S3Client, bucket: str) -> None:
+    front.fail(Rule(action=s3front.NOT_IMPLEMENTED, header="If-None-Match"))
+
+    client.put_object(Bucket=bucket, Key="k", Body=BODY)
+    with pytest.raises(ClientError, match="NotImplemented"):
+        client.put_object(Bucket=bucket, Key="k", Body=BODY, IfNoneMatch="*")
+
+    assert [seen.status for seen in front.seen] == [200, 501]
+
+
+def test_the_first_rule_that_strikes_wins(front: S3Front, client: S3Client, bucket: str) -> None:
+    front.fail(
+        Rule(action=s3front.SLOW_DOWN, method="PUT", times=1),
+        Rule(action=s3front.error(400, "ExpiredToken"), method="PUT"),
+    )
+
+    for code in ("SlowDown", "ExpiredToken"):
+        with pytest.raises(ClientError, match=code):
+            client.put_object(Bucket=bucket, Key="k", Body=BODY)
+
+
+def test_a_web_page_is_answered_where_a_listing_was_asked_for(
+    front: S3Front, client: S3Client, bucket: str
+) -> None:
+    front.fail(Rule(action=s3front.WEB_PAGE, method="GET"))
+
+    with pytest.raises(ClientError, match=r"\(500\)"):  # what the library makes of it
+        client.list_objects_v2(Bucket=bucket)
+
+
 def test_a_completed_upload_can_be_answered_with_an_error_in_a_200(
     front: S3Front, client: S3Client, bucket: str
 ) -> None:
-    front.fail(Rule(action=Action.OK_WITH_ERROR, method="POST", target="uploadId="))
+    front.fail(Rule(action=s3front.OK_WITH_ERROR, method="POST", target="uploadId="))
     upload = client.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
     part = client.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, Body=BODY)
 
