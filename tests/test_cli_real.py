@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from opsd.cli import main
 from tests.rig.postgres import PgServer
 from tests.rig.s3 import S3Server
 from tests.rig.sink import Sink
@@ -24,31 +25,45 @@ PASSWORD = "restic-canary-password"
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that was typed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
 class Home:
-    """A directory with a configuration, and how commands are typed in it."""
+    """A directory with a configuration, which is the current one, and how to type in it."""
 
     path: Path
-    environment: dict[str, str]
+    patch: pytest.MonkeyPatch
+    capture: pytest.CaptureFixture[str]
 
-    def opsd(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "opsd", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=100,
-            cwd=self.path,
-            env={**self.environment, **environment},
-        )
+    def opsd(self, *arguments: str, **environment: str) -> Ended:
+        """Run a command in this process: half of a child's time goes into its imports."""
+        with self.patch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            returncode = main(arguments)
+        captured = self.capture.readouterr()
+        return Ended(returncode, captured.out, captured.err)
 
     def json(self, *arguments: str, **environment: str) -> dict[str, Any]:
-        done = self.opsd(*arguments, "-o", "json", **environment)
-        value: dict[str, Any] = json.loads(done.stdout)
+        value: dict[str, Any] = json.loads(
+            self.opsd(*arguments, "-o", "json", **environment).stdout
+        )
         return value
 
 
 @pytest.fixture
-def home(empty_pg: PgServer, tmp_path: Path) -> Home:
+def home(
+    empty_pg: PgServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Home:
     for name in ("shop", ODD):
         empty_pg.create_database(name)
         empty_pg.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i", name)
@@ -73,13 +88,29 @@ user = "{empty_pg.superuser}"
 password = "env:OPSD_TEST_PG_PASSWORD"
 ca_file = "{empty_pg.ca_file}"
 """)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OPSD_TEST_PG_PASSWORD": empty_pg.password,
-    }
-    environment.pop("OPSD_CONFIG", None)
-    return Home(tmp_path, environment)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPSD_TEST_PG_PASSWORD", empty_pg.password)
+    monkeypatch.delenv("OPSD_CONFIG", raising=False)
+    return Home(tmp_path, monkeypatch, capsys)
+
+
+def test_as_a_process_it_says_the_same(home: Home) -> None:
+    command = [sys.executable, "-m", "opsd", "-o", "json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    ran = subprocess.run(
+        [*command, "run-job", "backup"],
+        capture_output=True,
+        check=True,
+        env=environment,
+        timeout=100,
+    )
+
+    [run] = json.loads(ran.stdout)["runs"]
+    assert run["outcome"] == "completed"
+    assert [one["run_id"] for one in home.json("history")["runs"]] == [run["run_id"]]
+    events = [json.loads(line)["event"] for line in ran.stderr.splitlines()]
+    assert events[0] == "run.started"
 
 
 def test_a_backup_is_made_listed_proven_and_restored(home: Home, empty_pg: PgServer) -> None:
