@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import os
 import resource
 import signal
 from concurrent.futures import ProcessPoolExecutor
@@ -16,8 +15,8 @@ from opsd.backup.catalog import read_catalog
 from opsd.backup.directory import DirectoryRepository
 from opsd.backup.pgrestore import restore_database
 from opsd.model import Outcome
-from opsd.progress import NoProgress
 from opsd.testing import MemoryRepository
+from tests.faults.failpoints import Failpoint, arm
 from tests.rig import dumps
 from tests.rig.postgres import PgServer
 from tests.rig.repositories import s3_repository
@@ -101,24 +100,21 @@ def test_a_dump_goes_to_s3_and_comes_back(
     assert not list(offsite.unfinished(""))
 
 
-class Suicide(NoProgress):
-    """Ends this process without any farewell, at the k-th piece of progress."""
-
-    def __init__(self, at: int) -> None:
-        self._left = at
-
-    def update(self, step: str, **_: object) -> None:
-        del step
-        self._left -= 1
-        if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+DEATHS = (  # in the order in which a run comes by
+    Failpoint(at="opsd.backup.directory:DirectoryRepository.upload", when="after", do="kill"),
+    Failpoint(at="opsd.backup.directory:_DirectoryUpload.write", when="after", do="kill"),
+    Failpoint(at="opsd.backup.directory:_DirectoryUpload.commit", when="after", do="kill"),
+    Failpoint(at="opsd.backup.catalog:publish", when="before", do="kill"),
+    Failpoint(at="opsd.backup.catalog:publish", when="after", do="kill"),
+)
 
 
-def run_and_die(pg: PgServer, scratch: Path, run_id: str, at: int) -> None:
+def run_and_die(pg: PgServer, scratch: Path, run_id: str, death: Failpoint) -> None:
     repository = DirectoryRepository("local", scratch / "repository")
     settings = dumps.settings_of(pg, scratch, databases=["app"], concurrency=1)
     settings = settings.model_copy(update={"repositories": (repository.name,)})
-    dumps.run_job(settings, [repository], scratch, run_id=run_id, progress=Suicide(at))
+    arm(death)
+    dumps.run_job(settings, [repository], scratch, run_id=run_id)
 
 
 def test_a_run_killed_anywhere_and_run_again_publishes_once(
@@ -128,16 +124,18 @@ def test_a_run_killed_anywhere_and_run_again_publishes_once(
     (tmp_path / "repository").mkdir()
     repository = DirectoryRepository("local", tmp_path / "repository")
     spawn = multiprocessing.get_context("spawn")
-    dead = [f"{number:012x}" for number in range(1, 5)]
+    dead = {f"{number:012x}": death for number, death in enumerate(DEATHS)}
 
-    for at, run_id in enumerate(dead, start=1):
-        arguments = (told(empty_pg), tmp_path, run_id, at)
+    for run_id, death in dead.items():
+        arguments = (told(empty_pg), tmp_path, run_id, death)
         child = spawn.Process(target=run_and_die, args=arguments)
         child.start()
         child.join()
         assert child.exitcode == -signal.SIGKILL
     settings = dumps.settings_of(empty_pg, tmp_path, databases=["app"], repositories=["local"])
-    job = dumps.run_job(settings, [repository], tmp_path, dead_runs=dead, run_id="f" * 12)
+    job = dumps.run_job(
+        settings, [repository], tmp_path, dead_runs=frozenset(dead), run_id="f" * 12
+    )
 
     assert job.run.outcome is Outcome.COMPLETED
     keys = [one.key for one in repository.list("database/")]
