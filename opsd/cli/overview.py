@@ -23,13 +23,14 @@ from opsd.cli.render import (
     span_text,
     time_text,
 )
+from opsd.cli.results import finding_json, run_json, show_full_error
 from opsd.clock import SystemClock
 from opsd.model import Outcome
 
 if TYPE_CHECKING:
     from opsd.configfile import Config
     from opsd.job import AnyJob
-    from opsd.model import Finding, OpenFinding, Run
+    from opsd.model import OpenFinding, Run
 
 OUTCOME_TONES = {
     Outcome.COMPLETED: Tone.GOOD,
@@ -108,8 +109,6 @@ def history(job: str | None, limit: int) -> None:
     with wiring.state() as state:
         runs = state.runs(job=job, limit=limit)
     if wants_json():
-        from opsd.cli.results import run_json  # noqa: PLC0415 - not for --help
-
         print_json({"runs": [run_json(run) for run in runs]})
         return
     screen = Screen()
@@ -178,17 +177,8 @@ def show_findings(screen: Screen, entries: tuple[OpenFinding, ...], *, now: date
             screen.detail(finding.remedy, indent=9, mark="> ")
 
 
-def show_full_error(screen: Screen, finding: Finding, *, indent: int) -> None:
-    """Print the whole error where the summary had no room for it."""
-    error = finding.facts.get("error")
-    if isinstance(error, str) and finding.summary.endswith("…"):
-        screen.detail(error, indent=indent, tone=Tone.DIM)
-
-
 def open_finding_json(entry: OpenFinding) -> dict[str, Any]:
     """One open finding, as in every JSON output."""
-    from opsd.cli.results import finding_json  # noqa: PLC0415 - not for --help
-
     return {**finding_json(entry.finding), "job": entry.job, "opened_at": entry.opened_at}
 
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 from opsd.backup.manifest import Level
-from opsd.cli.overview import show_full_error
 from opsd.cli.render import (
     Cell,
     Column,
@@ -198,6 +197,13 @@ def _show_findings(screen: Screen, findings: Sequence[Finding]) -> None:
             screen.detail(finding.remedy, indent=2, mark="> ")
     if findings:
         screen.line()
+
+
+def show_full_error(screen: Screen, finding: Finding, *, indent: int) -> None:
+    """Print the whole error where the summary had no room for it."""
+    error = finding.facts.get("error")
+    if isinstance(error, str) and finding.summary.endswith("…"):
+        screen.detail(error, indent=indent, tone=Tone.DIM)
 
 
 def verdict(runs: Sequence[Run], *, dry_run: bool) -> tuple[str, Tone]:
