@@ -71,7 +71,10 @@ def order(repositories: Sequence[Repository], run_id: str = "0123456789ab") -> O
 
 def writes(content: bytes) -> Callable[[Write], dict[str, object]]:
     def produce(write: Write) -> dict[str, object]:
+        check = ScriptCheck()
+        check.feed(content)
         write(content)
+        check.finish()
         return {"server": "main"}
 
     return produce
@@ -88,7 +91,7 @@ def objects(repository: MemoryRepository) -> list[StoredObject]:
 def test_a_delivery_is_published_with_its_proofs_in_every_repository() -> None:
     repositories = [MemoryRepository("a"), MemoryRepository("b")]
 
-    delivery = deliver(order(repositories), writes(SCRIPT), check=ScriptCheck)
+    delivery = deliver(order(repositories), writes(SCRIPT))
 
     assert set(delivery.published) == {"a", "b"}
     for repository in repositories:
@@ -102,7 +105,7 @@ def test_a_script_without_its_closing_line_is_taken_away_everywhere(script: byte
     repositories = [MemoryRepository("a"), MemoryRepository("b")]
 
     with pytest.raises(Incomplete):
-        deliver(order(repositories), writes(script), check=ScriptCheck)
+        deliver(order(repositories), writes(script))
 
     assert [objects(one) for one in repositories] == [[], []]
 
@@ -124,7 +127,7 @@ def test_what_fails_on_the_way_leaves_nothing_and_comes_out_as_it_is() -> None:
         raise SourceFailed("pg_dumpall: killed", stderr="")
 
     with pytest.raises(SourceFailed, match="killed"):
-        deliver(order([repository]), produce, check=ScriptCheck)
+        deliver(order([repository]), produce)
 
     assert objects(repository) == []
     assert not list(repository.unfinished(""))
@@ -133,7 +136,7 @@ def test_what_fails_on_the_way_leaves_nothing_and_comes_out_as_it_is() -> None:
 def test_one_refusing_repository_does_not_stop_the_other() -> None:
     good, refusing = MemoryRepository("good"), Refusing("refusing")
 
-    delivery = deliver(order([refusing, good]), writes(SCRIPT), check=ScriptCheck)
+    delivery = deliver(order([refusing, good]), writes(SCRIPT))
 
     assert set(delivery.published) == {"good"}
     assert "refused" in str(delivery.failures["refusing"])
@@ -148,7 +151,7 @@ def test_with_no_repository_left_the_source_is_stopped() -> None:
 
 
 def test_all_repositories_failing_is_told_and_is_no_error() -> None:
-    delivery = deliver(order([Refusing("a"), Refusing("b")]), writes(SCRIPT), check=ScriptCheck)
+    delivery = deliver(order([Refusing("a"), Refusing("b")]), writes(SCRIPT))
 
     assert set(delivery.failures) == {"a", "b"}
     assert not delivery.published
@@ -157,7 +160,7 @@ def test_all_repositories_failing_is_told_and_is_no_error() -> None:
 def test_different_bytes_are_deleted_and_the_other_repository_is_still_parsed() -> None:
     rotting, good = Rotting("rotting"), MemoryRepository("good")
 
-    delivery = deliver(order([rotting, good]), writes(SCRIPT), check=ScriptCheck)
+    delivery = deliver(order([rotting, good]), writes(SCRIPT))
 
     assert isinstance(delivery.failures["rotting"], Corrupted)
     assert objects(rotting) == []
@@ -180,7 +183,7 @@ def test_a_result_that_stands_already_is_kept_and_ours_taken_away() -> None:
     repository.create(others.key, b"x")
     publish(repository, others)
 
-    delivery = deliver(order([repository]), writes(SCRIPT), check=ScriptCheck)
+    delivery = deliver(order([repository]), writes(SCRIPT))
 
     assert delivery.already == {"memory"}
     assert not delivery.failures
@@ -192,7 +195,7 @@ def test_a_result_that_stands_already_is_kept_and_ours_taken_away() -> None:
 def test_a_lost_reply_to_the_manifest_never_costs_the_data() -> None:
     repository = Forgetful()
 
-    delivery = deliver(order([repository]), writes(SCRIPT), check=ScriptCheck)
+    delivery = deliver(order([repository]), writes(SCRIPT))
 
     assert "reply was lost" in str(delivery.failures["memory"])
     [backup] = read_catalog(repository).backups

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -213,12 +213,10 @@ def read_back(
     sha256: str,
     deadline: Deadline,
     progress: Progress,
-    also: Callable[[bytes], None] | None = None,
 ) -> Verification:
     """Read an object from storage and compare its size and SHA-256 with what it must be.
 
-    A missing or different object is a failed verification, not an error. `also` is given
-    every piece, for a reader of the object's format.
+    A missing or different object is a failed verification, not an error.
 
     Raises:
         TransientError, PermanentError: it could not be read, so nothing is known.
@@ -231,8 +229,6 @@ def read_back(
             deadline.remaining()
             digest.update(piece)
             received += len(piece)
-            if also is not None:
-                also(piece)
             progress.update(step, done=received, total=size_bytes)
         wrong = _difference(received, digest.hexdigest(), size_bytes=size_bytes, sha256=sha256)
     except NotFound:

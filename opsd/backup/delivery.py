@@ -1,9 +1,9 @@
 """Bring one stream into the repositories as a backup: write, commit, read back, publish.
 
-The order is the promise. Nothing is committed before the producer ended well; nothing is
-published before the stored bytes were read back, equal what was written, and were read to
-their end by a reader of their format. What fails on the way is taken away again. Each
-repository fails alone.
+The order is the promise. Nothing is committed before the producer ended well and a reader
+of the format has read the stream to its end; nothing is published before the stored bytes
+were read back and are the same. What fails on the way is taken away again. Each repository
+fails alone.
 
 Limits: when a repository does not answer while a manifest is written, nobody knows whether
 it is there. Its data then stays, and a later sweep removes it only if no manifest names it.
@@ -20,7 +20,7 @@ from opsd import __version__
 from opsd.backup.catalog import AlreadyPublished, publish, read_back
 from opsd.backup.manifest import Level, Manifest, Verification, data_key
 from opsd.backup.repository import Repository, Stored
-from opsd.backup.stream import Check, Fanout, Incomplete, NoRepositoryLeft, Write
+from opsd.backup.stream import Fanout, NoRepositoryLeft, Write
 from opsd.clock import Deadline
 from opsd.errors import OpsdError, PermanentError, TransientError
 from opsd.progress import Progress
@@ -66,20 +66,16 @@ class Delivery:
 Source = dict[str, object]
 
 
-def deliver(
-    order: Order, produce: Callable[[Write], Source], *, check: Callable[[], Check]
-) -> Delivery:
+def deliver(order: Order, produce: Callable[[Write], Source]) -> Delivery:
     """Deliver what `produce` writes.
 
     Args:
         order: what and where.
-        produce: writes the stream and returns `Manifest.source`; an error of its own takes
-            everything back. Encrypts, and checks what it encrypts, when there are
-            recipients.
-        check: makes a reader of the format, for the stored bytes of what is not encrypted.
+        produce: writes the stream, encrypted if there are recipients, has a reader of the
+            format read all of it, and returns `Manifest.source`; an error of its own takes
+            everything back.
 
     Raises:
-        Incomplete: the data is stored as written, but its reader says that it is not whole.
         OpsdError: whatever `produce` raises.
     """
     key = data_key(
@@ -91,7 +87,7 @@ def deliver(
         except NoRepositoryLeft:
             return Delivery(published={}, failures=fanout.failures)
         stored = fanout.commit()
-    return _Proof(order, stored, fanout.failures).conclude(source, check)
+    return _Proof(order, stored, fanout.failures).conclude(source)
 
 
 class _Proof:
@@ -105,31 +101,24 @@ class _Proof:
         self._failures = dict(failures)
         self._published: dict[str, Published] = {}
         self._already: set[str] = set()
-        self._parsed: Verification | None = None
+        self._parsed_at = order.deadline.clock.now()
 
-    def conclude(self, source: Source, check: Callable[[], Check]) -> Delivery:
-        if self._order.recipients:
-            self._parsed = self._verified(Level.PARSED, "read to its end before it was encrypted")
+    def conclude(self, source: Source) -> Delivery:
         for repository in self._order.repositories:
             if repository.name in self._stored:
-                self._conclude_one(repository, source, check)
+                self._conclude_one(repository, source)
         return Delivery(
             published=self._published,
             failures=self._failures,
             already=frozenset(self._already),
         )
 
-    def _conclude_one(
-        self, repository: Repository, source: Source, check: Callable[[], Check]
-    ) -> None:
+    def _conclude_one(self, repository: Repository, source: Source) -> None:
         stored = self._stored[repository.name]
         try:
-            proofs = self._prove(repository, stored, check)
+            proofs = (self._read_back(repository, stored), self._parsed())
             manifest = self._manifest(stored, source, proofs)
             key = publish(repository, manifest)
-        except Incomplete:
-            self._take_all_back()
-            raise
         except AlreadyPublished:
             self._take_back(repository)
             self._already.add(repository.name)
@@ -141,21 +130,7 @@ class _Proof:
         else:
             self._published[repository.name] = Published(key=key, manifest=manifest)
 
-    def _prove(
-        self, repository: Repository, stored: Stored, check: Callable[[], Check]
-    ) -> tuple[Verification, ...]:
-        """Read back; equal bytes were parsed once, so one repository's parse is for all."""
-        if self._parsed is not None:
-            return (self._read_back(repository, stored, None), self._parsed)
-        with check() as reader:
-            read = self._read_back(repository, stored, reader)
-            reader.finish()
-        self._parsed = self._verified(Level.PARSED, "stored bytes read to their end")
-        return (read, self._parsed)
-
-    def _read_back(
-        self, repository: Repository, stored: Stored, reader: Check | None
-    ) -> Verification:
+    def _read_back(self, repository: Repository, stored: Stored) -> Verification:
         verdict = read_back(
             repository,
             stored.key,
@@ -163,7 +138,6 @@ class _Proof:
             sha256=stored.sha256,
             deadline=self._order.deadline,
             progress=self._order.progress,
-            also=reader.feed if reader else None,
         )
         if not verdict.ok:
             raise Corrupted(f"repository {repository.name}: {stored.key}: {verdict.detail}")
@@ -189,14 +163,10 @@ class _Proof:
             opsd_version=__version__,
         )
 
-    def _verified(self, level: Level, detail: str) -> Verification:
-        now = self._order.deadline.clock.now()
-        return Verification(level=level.label, at=now, ok=True, detail=detail)
-
-    def _take_all_back(self) -> None:
-        for repository in self._order.repositories:
-            if repository.name in self._stored:
-                self._take_back(repository)
+    def _parsed(self) -> Verification:
+        """The producer's reader saw the very bytes that were read back."""
+        detail = "read to its end by the program that restores it"
+        return Verification(level=Level.PARSED.label, at=self._parsed_at, ok=True, detail=detail)
 
     def _take_back(self, repository: Repository) -> None:
         """Delete our data; what the repository refuses now, a later sweep removes."""

@@ -26,7 +26,6 @@ from opsd.backup.pgtools import Tools
 from opsd.backup.repository import Repository
 from opsd.backup.stream import (
     ArchiveCheck,
-    Check,
     ScriptCheck,
     SourceFailed,
     Write,
@@ -106,7 +105,7 @@ def dump_database(
     Raises:
         RightsMissing: the role cannot read all of it; nothing was dumped.
         DumpFailed: pg_dump did not end well; nothing was kept.
-        Incomplete: pg_restore cannot read what was stored; it was taken away.
+        Incomplete: pg_restore cannot read what pg_dump wrote; nothing was kept.
         TransientError, PermanentError: the server cannot be talked to.
         DeadlineExceeded: there was no time to end it.
     """
@@ -118,7 +117,7 @@ def dump_database(
         suffix=".dump",
         size_hint=HEX_GROWTH * database.size_bytes,
     )
-    return deliver(order, dump.produce, check=dump.archive_check)
+    return deliver(order, dump.produce)
 
 
 def dump_globals(server: Server, facts: ServerFacts, how: How) -> Delivery:
@@ -129,7 +128,7 @@ def dump_globals(server: Server, facts: ServerFacts, how: How) -> Delivery:
     order = _order(
         how, kind=PG_GLOBALS, subject=globals_subject(server), suffix=".sql", size_hint=0
     )
-    return deliver(order, partial(_produce_globals, server, facts, how), check=ScriptCheck)
+    return deliver(order, partial(_produce_globals, server, facts, how))
 
 
 def _order(how: How, *, kind: str, subject: str, suffix: str, size_hint: int) -> Order:
@@ -164,10 +163,6 @@ class _Dump:
         self._how = how
         self._expected_bytes = expected_bytes
         self._step = f"dump {server.name}/{printable(database.name)}"
-
-    def archive_check(self) -> Check:
-        pg_restore = self._how.tools.program("pg_restore")
-        return ArchiveCheck(pg_restore, deadline=self._how.deadline)
 
     def produce(self, write: Write) -> Source:
         how = self._how
@@ -225,10 +220,8 @@ class _Dump:
             total = self._expected_bytes or None
             self._how.progress.update(self._step, done=done, total=total)
 
-        if not self._how.recipients:
-            pump(output_of(process), counted, recipients=())
-            return
-        with self.archive_check() as check:
+        pg_restore = self._how.tools.program("pg_restore")
+        with ArchiveCheck(pg_restore, deadline=self._how.deadline) as check:
             pump(output_of(process, check=check), counted, recipients=self._how.recipients)
 
     def _refuse_partial(self, contents: Contents) -> None:

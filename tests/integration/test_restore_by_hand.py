@@ -110,8 +110,8 @@ def test_an_encrypted_dump_comes_back_by_hand(home: Home, own_pg: PgServer) -> N
         assert connection.execute("SELECT count(*) FROM people").fetchone() == (1000,)
 
 
-def test_a_restic_share_comes_back_by_hand(home: Home, pg: PgServer, restic: Path) -> None:
-    assert restic
+@pytest.mark.usefixtures("restic")
+def test_a_restic_share_comes_back_by_hand(home: Home, pg: PgServer) -> None:
     home.fill_share()
     home.write(home.shares("restic"))
     assert home.opsd("run-job", "nfs-backup").status == 0
@@ -122,8 +122,8 @@ def test_a_restic_share_comes_back_by_hand(home: Home, pg: PgServer, restic: Pat
     assert tree(restored) == tree(home.share)
 
 
-def test_an_rsync_share_comes_back_by_hand(home: Home, pg: PgServer, rsync: Path) -> None:
-    assert rsync
+@pytest.mark.usefixtures("rsync")
+def test_an_rsync_share_comes_back_by_hand(home: Home, pg: PgServer) -> None:
     home.fill_share()
     home.write(home.shares("rsync"))
     assert home.opsd("run-job", "nfs-backup").status == 0
