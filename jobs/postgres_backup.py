@@ -238,6 +238,7 @@ class _Backup:
         if not lacking:
             result.observations.append(Seen(subject=task.subject))
             return result
+        started = self._ctx.clock.monotonic()
         try:
             delivery = self._dump(task, lacking)
         except DeadlineExceeded as exc:
@@ -249,7 +250,8 @@ class _Backup:
         else:
             result.failed = bool(delivery.failures)
             result.observations.append(Seen(subject=task.subject))
-            result.observations += self._told(task, delivery)
+            duration_s = self._ctx.clock.monotonic() - started
+            result.observations += self._told(task, delivery, duration_s=duration_s)
         return result
 
     def _dump(self, task: _Task, repositories: Sequence[Repository]) -> Delivery:
@@ -277,7 +279,9 @@ class _Backup:
             expected_bytes=self._last_size(task.subject),
         )
 
-    def _told(self, task: _Task, delivery: Delivery) -> Iterator[Observation]:
+    def _told(
+        self, task: _Task, delivery: Delivery, *, duration_s: float
+    ) -> Iterator[Observation]:
         """What one delivery means, and retention where it succeeded."""
         ctx, settings = self._ctx, self._settings
         by_name = {repository.name: repository for repository in self._repositories}
@@ -286,7 +290,7 @@ class _Backup:
         for name, published in delivery.published.items():
             manifest = published.manifest
             before = self._catalogs[name].series(task.subject)
-            yield pgfindings.artifact(name, published)
+            yield pgfindings.artifact(name, published, duration_s=duration_s)
             yield Seen(subject=f"repository/{name}/{task.subject}")
             yield from housekeeping.shrunk(
                 manifest, before, percent=settings.shrink_warning, repository=name

@@ -87,7 +87,7 @@ def test_reading_back_asks_the_disk_and_not_the_page_cache(
     repository: DirectoryRepository, tmp_path: Path
 ) -> None:
     def cached_pages(path: Path) -> int:
-        fincore = [parts.program("fincore"), "--noheadings", "--output", "PAGES", path]
+        fincore = [str(parts.program("fincore")), "--noheadings", "--output", "PAGES", str(path)]
         return int(subprocess.run(fincore, capture_output=True, check=True).stdout)
 
     upload = repository.upload(KEY, run_id=RUN_ID)

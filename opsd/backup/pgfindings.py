@@ -163,8 +163,8 @@ def damaged(repository: str, catalog: Catalog) -> Iterator[Finding]:
         )
 
 
-def artifact(repository: str, published: Published) -> Artifact:
-    """A published dump as the run reports it."""
+def artifact(repository: str, published: Published, *, duration_s: float) -> Artifact:
+    """A published dump as the run reports it; `duration_s` is from its start to its proof."""
     manifest = published.manifest
     return Artifact(
         kind=manifest.kind,
@@ -174,7 +174,7 @@ def artifact(repository: str, published: Published) -> Artifact:
         size_bytes=manifest.size_bytes,
         sha256=manifest.sha256,
         level=manifest.verified[-1].level,
-        facts=_facts(manifest),
+        facts={**_facts(manifest), "duration_s": round(duration_s, 3)},
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import sys
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -44,22 +46,28 @@ def run_job(name: str, fail_on: str, slot: str | None, *, dry_run: bool) -> int:
     entries = chosen(name, config)
     due = _slot(slot)
     wiring = Wiring(config, SystemClock())
+    runs: list[Run] = []
+    tell = functools.partial(_tell, as_json=wants_json(), dry_run=dry_run)
+
+    def last_words(hanging: Run) -> None:
+        tell([*runs, hanging])
+
     with shown() as progress:
-        runs = []
+        run_one = functools.partial(
+            _run,
+            wiring=wiring,
+            slot=due,
+            dry_run=dry_run,
+            progress=progress,
+            last_words=last_words,
+        )
         for entry in entries:
-            runs.append(_run(entry, wiring, slot=due, dry_run=dry_run, progress=progress))
+            runs.append(run_one(entry))
             if runs[-1].outcome is Outcome.INTERRUPTED:
                 break  # somebody wants it to end, not to go on with the next job
         if not dry_run:
             wiring.deliver(progress)
-    if wants_json():
-        from opsd.cli.results import run_json  # noqa: PLC0415 - not for --help
-
-        print_json({"runs": [run_json(run) for run in runs]})
-    else:
-        from opsd.cli.results import show_runs  # noqa: PLC0415 - not for --help
-
-        show_runs(Screen(), runs, dry_run=dry_run)
+    tell(runs)
     return exit_status(runs, fail_on=fail_on)
 
 
@@ -103,13 +111,32 @@ def exit_status(runs: Sequence[Run], *, fail_on: str) -> Exit:
     return Exit.COMPLETED
 
 
+def _tell(runs: Sequence[Run], *, as_json: bool, dry_run: bool) -> None:
+    """Print what the runs came to; from any thread."""
+    from opsd.cli.results import run_json, show_runs  # noqa: PLC0415 - not for --help
+
+    if as_json:
+        print_json({"runs": [run_json(run) for run in runs]})
+    else:
+        show_runs(Screen(), runs, dry_run=dry_run)
+    sys.stdout.flush()  # a process that ends for hanging does not do it
+
+
 def _run(
-    entry: JobEntry, wiring: Wiring, *, slot: datetime, dry_run: bool, progress: Progress
+    entry: JobEntry,
+    *,
+    wiring: Wiring,
+    slot: datetime,
+    dry_run: bool,
+    progress: Progress,
+    last_words: Callable[[Run], None],
 ) -> Run:
     """Run one job; that another run of it is under way is an outcome, not an error."""
     progress.update(entry.job.name)
     try:
-        return wiring.run(entry, slot=slot, dry_run=dry_run, progress=progress)
+        return wiring.run(
+            entry, slot=slot, dry_run=dry_run, progress=progress, last_words=last_words
+        )
     except LeaseHeld as exc:
         return Run(
             job=entry.job.name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -80,7 +80,15 @@ class Wiring:
             self._opened[name] = open_repository(name, table)
         return self._opened[name]
 
-    def run(self, entry: JobEntry, *, slot: datetime, dry_run: bool, progress: Progress) -> Run:
+    def run(
+        self,
+        entry: JobEntry,
+        *,
+        slot: datetime,
+        dry_run: bool,
+        progress: Progress,
+        last_words: Callable[[Run], None] | None = None,
+    ) -> Run:
         """Run a configured job once; see `opsd.executors.inline.run_now`."""
         from opsd.executors.inline import run_now  # noqa: PLC0415 - not for every command
 
@@ -94,6 +102,7 @@ class Wiring:
                 clock=self.clock,
                 context=functools.partial(self.context, progress=progress),
                 compose=self.compose,
+                last_words=last_words,
                 dry_run=dry_run,
             )
 

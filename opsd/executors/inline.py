@@ -13,7 +13,7 @@ import contextlib
 import secrets
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import FrameType
@@ -61,9 +61,13 @@ def run_now(
     clock: Clock,
     context: ContextFactory,
     compose: Compose,
+    last_words: Callable[[Run], None] | None = None,
     dry_run: bool = False,
 ) -> Run:
     """Run `job` once, from its lease to its record. A dry run is not recorded.
+
+    `last_words` is called instead of a return, from another thread, when the run hangs for
+    good: it is recorded by then, and the process ends as soon as the call is over.
 
     Raises:
         LeaseHeld: another run of the job is under way; nothing was begun.
@@ -85,7 +89,13 @@ def run_now(
             return runner.execute(job, settings, ctx)
         record_unfinished(job.name, state=state, compose=compose)
         state.begin(job=job.name, run_id=run_id, slot=slot, at=clock.now())
-        run = _execute_watched(job, settings, ctx, timeout=timeout, state=state, compose=compose)
+
+        def end(hanging: Run) -> None:
+            state.record(hanging, compose=compose)
+            if last_words is not None:
+                last_words(hanging)
+
+        run = _execute_watched(job, settings, ctx, timeout=timeout, end=end)
         _record(run, state=state, compose=compose)
         return run
 
@@ -137,23 +147,24 @@ def _execute_watched(
     ctx: Context,
     *,
     timeout: timedelta,
-    state: State,
-    compose: Compose,
+    end: Callable[[Run], None],
 ) -> Run:
     interruption = _Interruption()
     started_at = ctx.clock.now()
 
     def on_expire() -> None:
-        run = Run(
-            job=job.name,
-            run_id=ctx.run_id,
-            slot=ctx.slot,
-            started_at=started_at,
-            duration=timeout + OVERSTAY,
-            outcome=Outcome.INTERRUPTED if interruption.signal else Outcome.TIMED_OUT,
-            error=f"it did not stop after {interruption.signal or 'its deadline'} and was ended",
+        reason = interruption.signal or "its deadline"
+        end(
+            Run(
+                job=job.name,
+                run_id=ctx.run_id,
+                slot=ctx.slot,
+                started_at=started_at,
+                duration=timeout + OVERSTAY,
+                outcome=Outcome.INTERRUPTED if interruption.signal else Outcome.TIMED_OUT,
+                error=f"it did not stop after {reason} and was ended",
+            )
         )
-        state.record(run, compose=compose)
 
     with (
         Watchdog(after_s=(timeout + OVERSTAY).total_seconds(), on_expire=on_expire) as watchdog,

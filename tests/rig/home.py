@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from opsd.backup.catalog import Condition, read_catalog
 from opsd.backup.directory import DirectoryRepository
-from opsd.cli.wiring import STATE_FILE
+from opsd.cli.calling import STATE_FILE
 from opsd.clock import SystemClock
 from opsd.model import Run
 from opsd.state.sqlite import SqliteState
@@ -48,10 +50,23 @@ SHARE = """
 [[jobs.nfs-backup.shares]]
 name = "{name}"
 path = "{path}"
-mounted = false
+mounted = {mounted}
 engine = "{engine}"
 repository = "{repository}"
 """
+
+
+def await_stopped(process: subprocess.Popen[str]) -> None:
+    """Wait until a failpoint stopped the process, so that something can be done to it.
+
+    Raises:
+        AssertionError: it ended instead.
+    """
+    while process.poll() is None:
+        if Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"it ended with {process.returncode}: {process.communicate()[1]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +90,9 @@ class Home:
 
     place: Path
     environment: dict[str, str] = field(default_factory=lambda: dict(SECRETS))
+    disk: Path | None = None  #: where the repository ``disk`` lies, if not in `place`
+
+    command: ClassVar[tuple[str, ...]] = (sys.executable, "-m", "opsd")
 
     @property
     def config(self) -> Path:
@@ -84,7 +102,7 @@ class Home:
     @property
     def repository(self) -> Path:
         """Its repository ``disk``, a directory."""
-        return self.place / "repository"
+        return self.disk or self.place / "repository"
 
     @property
     def share(self) -> Path:
@@ -118,10 +136,16 @@ class Home:
             },
         )
 
-    def shares(self, *engines: str, repository: str = "disk") -> str:
+    def shares(self, *engines: str, repository: str = "disk", mounted: bool = False) -> str:
         """The job's table with the share once for each engine, under the engine's name."""
         tables = [
-            SHARE.format(name=engine, path=self.share, engine=engine, repository=repository)
+            SHARE.format(
+                name=engine,
+                path=self.share,
+                engine=engine,
+                repository=repository,
+                mounted=str(mounted).lower(),
+            )
             + ('password = "env:CANARY_RESTIC"\n' if engine == "restic" else "")
             for engine in engines
         ]
@@ -152,7 +176,7 @@ secret_key = "env:CANARY_S3_SECRET"
     def opsd(self, *arguments: str, launcher: Sequence[str] = ()) -> Done:
         """Run ``opsd ARGUMENTS`` to its end; `launcher` replaces ``python -m opsd``."""
         done = subprocess.run(
-            [*(launcher or (sys.executable, "-m", "opsd")), *arguments],
+            [*(launcher or self.command), *arguments],
             env=self.process_environment(),
             cwd=ROOT,
             capture_output=True,
@@ -161,6 +185,24 @@ secret_key = "env:CANARY_S3_SECRET"
             check=False,
         )
         return Done(status=done.returncode, out=done.stdout, err=done.stderr)
+
+    @contextlib.contextmanager
+    def running(
+        self, *arguments: str, launcher: Sequence[str] = ()
+    ) -> Iterator[subprocess.Popen[str]]:
+        """``opsd ARGUMENTS`` under way; killed at the end of the block if it still runs."""
+        with subprocess.Popen(
+            [*(launcher or self.command), *arguments],
+            env=self.process_environment(),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def process_environment(self) -> Mapping[str, str]:
         """What its commands see."""
