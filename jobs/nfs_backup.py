@@ -18,13 +18,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from opsd.backup import housekeeping, naming
+from opsd.backup import housekeeping, naming, sharefindings
 from opsd.backup.catalog import AlreadyPublished, Backup, Catalog, read_catalog
 from opsd.backup.engine import Damaged, Engine, StoreVanished
 from opsd.backup.manifest import Manifest, manifest_key
 from opsd.backup.repository import Repository
 from opsd.backup.share import Share, ShareHangs
-from opsd.backup.sharebackup import How, Made, Refused, back_up, look
+from opsd.backup.sharebackup import How, Refused, back_up, look
 from opsd.backup.shareengine import EngineOptions, open_engine
 from opsd.clock import Clock
 from opsd.config import Duration, Keep, RepositoryName, SecretRef, Table, unique_names
@@ -37,7 +37,7 @@ from opsd.errors import (
     TransientError,
 )
 from opsd.job import Context, Job, Observation
-from opsd.model import Artifact, Finding, Seen, Severity
+from opsd.model import Finding, Seen, Severity
 from opsd.text import printable, shortened
 
 SUMMARY_CHARACTERS = 120
@@ -274,9 +274,9 @@ class _ShareRun:
         except AlreadyPublished:
             yield Seen(subject=self.share.subject)
             return
-        yield _artifact(opened.repository.name, made)
+        yield sharefindings.artifact(opened.repository.name, made)
         yield Seen(subject=self.share.subject)
-        yield from _about(self.share, made)
+        yield from sharefindings.about(self.share, made)
         yield from self._clean(opened)
 
     def _clean(self, opened: _Opened) -> Iterator[Finding]:
@@ -366,78 +366,6 @@ class _ShareRun:
             remedy=remedy,
             facts={"error": text, "path": str(self.share.path)},
         )
-
-
-def _artifact(repository: str, made: Made) -> Artifact:
-    manifest = made.manifest
-    return Artifact(
-        kind=manifest.kind,
-        subject=manifest.subject,
-        repository=repository,
-        key=made.key,
-        size_bytes=manifest.size_bytes,
-        sha256=manifest.sha256,
-        level=manifest.verified[-1].level,
-        facts={
-            "files": manifest.source["files"],
-            "bytes": manifest.source["bytes"],
-            "sqlite": sum(1 for one in made.databases if one.method),
-            "pgdata": len(made.seen.found.pgdata),
-            "changed": made.changed_count,
-            "vanished": len(made.vanished),
-        },
-    )
-
-
-def _about(share: Share, made: Made) -> Iterator[Finding]:
-    """What a person should know about a backup that succeeded."""
-    if made.changed_count:
-        yield _note(
-            share,
-            "nfs.changed_while_read",
-            f"{made.changed_count} files changed while they were read, twice",
-            "back up at a quieter time, or exclude them",
-            first=printable(made.changed[0]),
-        )
-    lost = [one for one in made.databases if not one.method]
-    if lost:
-        yield _note(
-            share,
-            "nfs.sqlite_not_copied",
-            f"{len(lost)} SQLite databases have no consistent copy in the backup",
-            "stop their writers for the backup, or run opsd where they run",
-            first=printable(lost[0].path),
-            reason=printable(lost[0].reason),
-        )
-    trees = made.seen.found.pgdata
-    if trees:
-        yield _note(
-            share,
-            "nfs.pgdata_excluded",
-            f"{len(trees)} PostgreSQL data directories were left out",
-            "are their servers in [[jobs.postgres-backup.servers]]?",
-            severity=Severity.INFO,
-            first=printable(trees[0]),
-        )
-
-
-def _note(
-    share: Share,
-    check: str,
-    summary: str,
-    remedy: str,
-    *,
-    severity: Severity = Severity.WARNING,
-    **facts: str,
-) -> Finding:
-    return Finding(
-        check=check,
-        subject=share.subject,
-        severity=severity,
-        summary=shortened(summary, SUMMARY_CHARACTERS),
-        remedy=remedy,
-        facts=facts,
-    )
 
 
 JOB = Job(

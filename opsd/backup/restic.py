@@ -11,12 +11,10 @@ run with nothing but such errors is accepted by `copy` and the files are listed.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -39,12 +37,12 @@ from opsd.backup.repository import Repository
 from opsd.backup.resticcli import (
     INCOMPLETE,
     Ended,
-    Message,
     NoRepository,
     ResticCommand,
     Store,
     version,
 )
+from opsd.backup.resticspeech import Progressing, escape, restic_excludes
 from opsd.backup.share import Share, regular_files
 from opsd.clock import Clock, Deadline
 from opsd.errors import OpsdError, PermanentError, TransientError
@@ -53,10 +51,8 @@ from opsd.text import printable
 
 HOST = "opsd"  # fixed: a pod's name would split the snapshots into groups of one
 PRUNE_EVERY = timedelta(days=7)
-MAX_PARTS = 256  # restic tells packs apart by the first byte of their id
 _PACK = re.compile(r"[0-9a-f]{64}")
 _VANISHED = "no such file or directory"
-_GLOB = re.compile(r"([\\*?\[\]])")
 
 
 class _Node(msgspec.Struct, frozen=True):
@@ -67,26 +63,6 @@ class _Node(msgspec.Struct, frozen=True):
 class _Listed(msgspec.Struct, frozen=True):
     id: str
     tags: list[str] | None = None
-
-
-@dataclass(slots=True)
-class _Progressing:
-    """Turns restic's status lines into progress, and keeps the summary."""
-
-    progress: Progress
-    step: str
-    total_bytes: int
-    summary: Message = field(default_factory=Message)
-
-    def __call__(self, line: bytes) -> None:
-        with contextlib.suppress(msgspec.DecodeError):
-            message = msgspec.json.decode(line, type=Message)
-            if message.message_type == "summary":
-                self.summary = message
-            elif message.message_type == "status":
-                done = message.bytes_done or message.bytes_restored
-                total = self.total_bytes or message.total_bytes or None
-                self.progress.update(self.step, done=done, total=total)
 
 
 class ResticEngine:
@@ -153,7 +129,7 @@ class ResticEngine:
         before = frozenset(self._pack_ids(deadline=deadline))
         args = self._backup_command(source, run_id)
         step = f"restic {self._share.name}"
-        seen = _Progressing(progress, step, source.size_bytes)
+        seen = Progressing(progress, step, source.size_bytes)
         try:
             ended = self._restic.call(
                 *args, deadline=deadline, on_line=seen, accept=(INCOMPLETE,), cwd=source.added
@@ -250,7 +226,7 @@ class ResticEngine:
         return f"all data of the repository read; {files} files and {size_bytes} bytes listed"
 
     def _check(self, subset: str, *, deadline: Deadline) -> None:
-        found = _Progressing(NoProgress(), "", 0)
+        found = Progressing(NoProgress(), "", 0)
         # Never --with-cache: the copy on this disk would be checked instead of the stored one.
         args = ("check", f"--read-data-subset={subset}")
         ended = self._restic.call(*args, deadline=deadline, on_line=found, accept=(1,))
@@ -345,7 +321,7 @@ class ResticEngine:
         if not path:
             args = [f"{manifest.sha256}:{inside}"]
         step = f"restore {self._share.name}"
-        seen = _Progressing(progress, step, 0)
+        seen = Progressing(progress, step, 0)
         try:
             self._restic.call(
                 "restore", "--no-lock", "--verify", *args, "--target", str(target),
@@ -453,22 +429,3 @@ class ResticEngine:
         ]
         self.forget(leftovers, deadline=deadline)
         return tuple(leftovers)
-
-
-def escape(path: str) -> str:
-    """A path as a restic pattern that matches it alone."""
-    return _GLOB.sub(r"\\\1", path)
-
-
-def restic_excludes(share: Share, omit: Sequence[str]) -> Iterator[str]:
-    """The share's globs and exact paths as patterns on absolute paths.
-
-    restic holds a bare name against every part of the absolute path, so ``cache`` would
-    exclude a whole share that is mounted at ``/mnt/cache``.
-    """
-    root = escape(str(share.path))
-    for pattern in share.exclude:
-        bare = pattern.rstrip("/")
-        yield f"{root}{bare}" if bare.startswith("/") else f"{root}/**/{bare}"
-    for path in omit:
-        yield f"{root}/{escape(path)}"

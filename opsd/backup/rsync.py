@@ -37,9 +37,10 @@ from opsd.backup.engine import (
 from opsd.backup.machine import Machine
 from opsd.backup.manifest import Manifest
 from opsd.backup.proof import Comparison
-from opsd.backup.rsynccommand import KEEP_ALL, Sent
+from opsd.backup.rsynccommand import KEEP_ALL
+from opsd.backup.rsynclists import SentFiles, difference, filled, is_below
 from opsd.backup.share import Share
-from opsd.backup.snapshots import COPY_BYTES, SnapshotDirectory, parsed
+from opsd.backup.snapshots import SnapshotDirectory, parsed
 from opsd.clients.process import run
 from opsd.clock import Deadline
 from opsd.errors import PermanentError
@@ -124,7 +125,7 @@ class RsyncEngine:
         flags = (*KEEP_ALL, *(() if as_root else ("-M--fake-super",)), *links)
         command = (*flags, *rsynccommand.filters(source))
         newest = previous[-1] if previous else ""
-        with self._workspace() as work, contextlib.closing(_SentFiles(work)) as sent:
+        with self._workspace() as work, contextlib.closing(SentFiles(work)) as sent:
             self._store.discard(partial, deadline=deadline)
             vanished = self._transfer(
                 (*command, f"{source.share.path}/"), partial, sent,
@@ -166,7 +167,7 @@ class RsyncEngine:
         self,
         args: Sequence[str],
         partial: str,
-        sent: _SentFiles,
+        sent: SentFiles,
         *,
         total_bytes: int,
         deadline: Deadline,
@@ -183,7 +184,7 @@ class RsyncEngine:
             on_sent=sent.add,
         )
 
-    def _compare(self, partial: str, sent: _SentFiles, *, deadline: Deadline) -> None:
+    def _compare(self, partial: str, sent: SentFiles, *, deadline: Deadline) -> None:
         """Read every transferred file back and hold it against what the sender read."""
         stored = self._store.digests(partial, sent.names, program="md5sum", deadline=deadline)
         for promised, found in itertools.zip_longest(sent, stored, fillvalue=(b"", b"")):
@@ -216,7 +217,7 @@ class RsyncEngine:
         hashed = self._store.digests(partial, names, program="sha256sum", deadline=deadline)
         overall = hashlib.sha256()
         with (work / "list").open("wb") as listed:
-            for digest, path in _filled(plan, hashed):
+            for digest, path in filled(plan, hashed):
                 text = checksums.line(digest, path)
                 overall.update(text)
                 listed.write(text)
@@ -346,11 +347,11 @@ class RsyncEngine:
         compared, differences, step = 0, [], f"compare {self._share.name}"
         for listed, digest in parsed(self._store.list_lines(name, deadline=deadline)):
             is_added = listed.startswith(b"./" + os.fsencode(ADDED) + b"/")
-            if is_added != path.startswith(ADDED) or not _is_below(listed, wanted):
+            if is_added != path.startswith(ADDED) or not is_below(listed, wanted):
                 continue
             compared += 1
             progress.update(step, done=compared, unit="files")
-            wrong = _difference(os.fsencode(target) + b"/" + listed[cut:], digest)
+            wrong = difference(os.fsencode(target) + b"/" + listed[cut:], digest)
             if wrong:
                 differences.append(f"{wrong}: {printable(os.fsdecode(listed[2:]))}")
         progress.finish(step)
@@ -412,55 +413,6 @@ class RsyncEngine:
         return tuple(removed)
 
 
-class _SentFiles:
-    """What was transferred, kept on disk: a first run may transfer millions of files."""
-
-    def __init__(self, work: Path) -> None:
-        self.names = work / "sent"
-        self._md5s = work / "md5s"
-        self.count = self.size_bytes = 0
-        self._streams = (self.names.open("wb"), self._md5s.open("wb"))
-
-    def add(self, sent: Sent) -> None:
-        self.count += 1
-        self.size_bytes += sent.size_bytes
-        self._streams[0].write(b"./" + sent.path + b"\0")
-        self._streams[1].write(sent.md5 + b" ./" + sent.path + b"\0")
-
-    def close(self) -> None:
-        for stream in self._streams:
-            stream.close()
-
-    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        """(md5, path) in the order of `names`."""
-        for record in _records_of(self._md5s):
-            yield record[:32], record[33:]
-
-
-def _records_of(path: Path) -> Iterator[bytes]:
-    """NUL-terminated records of a file, without reading it whole."""
-    pending = b""
-    with path.open("rb") as stream:
-        while piece := stream.read(COPY_BYTES):
-            *whole, pending = (pending + piece).split(b"\0")
-            yield from whole
-
-
-def _filled(plan: Path, hashed: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """(digest, path) of every record of the plan; missing digests come from `hashed`."""
-    for record in _records_of(plan):
-        digest, _, path = record.partition(b" ")
-        if not digest:
-            digest, found = next(hashed, (b"", b""))
-            if found != path:
-                raise Damaged(
-                    f"{printable(path.decode('utf-8', 'replace'))}: gone before its hash"
-                )
-        yield digest, path
-    for _ in hashed:  # lets it end, so that its exit status is judged
-        pass
-
-
 def _is_in(text: bytes, part: Part) -> bool:
     return checksums.in_part(checksums.parse(text)[1], n=part.n, of=part.of)
 
@@ -469,17 +421,3 @@ def _free_name(name: str, *, taken: Collection[str]) -> str:
     """`name`, or with a number when an earlier attempt of the same run has it."""
     numbered = (f"{name}-{number}" for number in itertools.count(2))
     return next(one for one in itertools.chain((name,), numbered) if one not in taken)
-
-
-def _is_below(path: bytes, directory: bytes) -> bool:
-    return directory in {b".", path} or path.startswith(directory + b"/")
-
-
-def _difference(path: bytes, digest: bytes) -> str:
-    """What is wrong with a restored file; empty when nothing is."""
-    try:
-        with open(path, "rb") as stream:  # noqa: PTH123 - bytes
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
-        return "missing"
-    return "" if found.encode() == digest else "differs"

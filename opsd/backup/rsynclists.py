@@ -1,0 +1,81 @@
+"""Lists of files while an rsync snapshot is made. They lie on disk: there may be millions.
+
+Records end with NUL, and paths begin with ``./``, so that any name survives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from opsd.backup.engine import Damaged
+from opsd.backup.rsynccommand import Sent
+from opsd.backup.snapshots import COPY_BYTES
+from opsd.text import printable
+
+
+class SentFiles:
+    """What was transferred, kept on disk: a first run may transfer millions of files."""
+
+    def __init__(self, work: Path) -> None:
+        self.names = work / "sent"
+        self._md5s = work / "md5s"
+        self.count = self.size_bytes = 0
+        self._streams = (self.names.open("wb"), self._md5s.open("wb"))
+
+    def add(self, sent: Sent) -> None:
+        """Note one more."""
+        self.count += 1
+        self.size_bytes += sent.size_bytes
+        self._streams[0].write(b"./" + sent.path + b"\0")
+        self._streams[1].write(sent.md5 + b" ./" + sent.path + b"\0")
+
+    def close(self) -> None:
+        """Nothing more comes. Idempotent."""
+        for stream in self._streams:
+            stream.close()
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        """(md5, path) in the order of `names`."""
+        for record in _records_of(self._md5s):
+            yield record[:32], record[33:]
+
+
+def _records_of(path: Path) -> Iterator[bytes]:
+    """NUL-terminated records of a file, without reading it whole."""
+    pending = b""
+    with path.open("rb") as stream:
+        while piece := stream.read(COPY_BYTES):
+            *whole, pending = (pending + piece).split(b"\0")
+            yield from whole
+
+
+def filled(plan: Path, hashed: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """(digest, path) of every record of the plan; missing digests come from `hashed`."""
+    for record in _records_of(plan):
+        digest, _, path = record.partition(b" ")
+        if not digest:
+            digest, found = next(hashed, (b"", b""))
+            if found != path:
+                raise Damaged(
+                    f"{printable(path.decode('utf-8', 'replace'))}: gone before its hash"
+                )
+        yield digest, path
+    for _ in hashed:  # lets it end, so that its exit status is judged
+        pass
+
+
+def is_below(path: bytes, directory: bytes) -> bool:
+    """Whether a path is a directory or in it; ``.`` holds everything."""
+    return directory in {b".", path} or path.startswith(directory + b"/")
+
+
+def difference(path: bytes, digest: bytes) -> str:
+    """What is wrong with a restored file; empty when nothing is."""
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123 - bytes
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return "missing"
+    return "" if found.encode() == digest else "differs"
