@@ -18,14 +18,15 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from opsd.backup import housekeeping, naming, sharefindings
+from opsd.backup import housekeeping, naming
 from opsd.backup.catalog import AlreadyPublished, Backup, Catalog, read_catalog
-from opsd.backup.engine import Damaged, Engine, StoreVanished
 from opsd.backup.manifest import Manifest, manifest_key
 from opsd.backup.repository import Repository
-from opsd.backup.share import Share, ShareHangs
-from opsd.backup.sharebackup import How, Refused, back_up, look
-from opsd.backup.shareengine import EngineOptions, open_engine
+from opsd.backup.share import findings as sharefindings
+from opsd.backup.share.backup import How, Refused, back_up, look
+from opsd.backup.share.engine import Damaged, Engine, StoreVanished
+from opsd.backup.share.guards import Share, ShareHangs
+from opsd.backup.share.opening import EngineOptions, open_engine
 from opsd.clock import Clock
 from opsd.config import Duration, Keep, RepositoryName, SecretRef, Table, unique_names
 from opsd.errors import (

@@ -19,19 +19,21 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from opsd.backup import housekeeping, pgfindings, pgtools
+from opsd.backup import housekeeping
 from opsd.backup.catalog import Catalog, read_catalog
 from opsd.backup.delivery import Delivery
 from opsd.backup.manifest import manifest_key
-from opsd.backup.pgdump import (
+from opsd.backup.postgres import findings as pgfindings
+from opsd.backup.postgres import tools as pgtools
+from opsd.backup.postgres.dump import (
     How,
     database_subject,
     dump_database,
     dump_globals,
     globals_subject,
 )
-from opsd.backup.pgservers import ServerTable, Target, targets
-from opsd.backup.pgsource import SCRATCH_PREFIX
+from opsd.backup.postgres.servers import ServerTable, Target, targets
+from opsd.backup.postgres.source import SCRATCH_PREFIX
 from opsd.backup.repository import Repository
 from opsd.clients.pginspect import Database, ServerFacts, inspect
 from opsd.config import Duration, Keep, RepositoryName, Table, unique_names

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opsd.backup import checksums
+from opsd.backup.share.rsync import checksums
 from tests.rig import shares
 
 NAMES = st.binary(min_size=1, max_size=30).filter(lambda name: b"\0" not in name)

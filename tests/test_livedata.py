@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from opsd.backup import livedata
-from opsd.backup import share as looking
-from opsd.backup.livedata import SqliteCopy
-from opsd.backup.share import Share
+from opsd.backup.share import guards as looking
+from opsd.backup.share import livedata
+from opsd.backup.share.guards import Share
+from opsd.backup.share.livedata import SqliteCopy
 from opsd.progress import NoProgress
 from tests.rig import shares
 from tests.rig.shares import deadline

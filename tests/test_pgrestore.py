@@ -3,8 +3,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from opsd.backup.pgrestore import compared
-from opsd.backup.pgsource import DumpSource
+from opsd.backup.postgres.restore import compared
+from opsd.backup.postgres.source import DumpSource
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
 

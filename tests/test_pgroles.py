@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from opsd.backup.pgroles import choose, statements
+from opsd.backup.postgres.roles import choose, statements
 
 SCRIPT = r"""--
 -- PostgreSQL database cluster dump

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from opsd.backup import pgtools
-from opsd.backup.pgtools import ClientMissing, Tools
+from opsd.backup.postgres import tools as pgtools
+from opsd.backup.postgres.tools import ClientMissing, Tools
 from opsd.clients.pgserver import Server
 from opsd.clock import Deadline, SystemClock
 from opsd.errors import ConfigError

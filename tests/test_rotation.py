@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from opsd.backup import rotation
-from opsd.backup.engine import Part
+from opsd.backup.share import rotation
+from opsd.backup.share.engine import Part
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 MONTH = timedelta(days=30)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from opsd.backup import share as looking
-from opsd.backup import sharewalk
-from opsd.backup.share import Inventory, Share
+from opsd.backup.share import guards as looking
+from opsd.backup.share import walk as sharewalk
+from opsd.backup.share.guards import Inventory, Share
 from opsd.progress import NoProgress
 from tests.rig import shares
 from tests.rig.shares import CLOCK, deadline

@@ -24,7 +24,7 @@ from opsd.errors import PermanentError, TransientError
 from opsd.progress import Progress
 
 if TYPE_CHECKING:
-    from opsd.backup.pgrestore import Into
+    from opsd.backup.postgres.restore import Into
     from opsd.backup.proof import Comparison
 
 LIMIT_S = 7 * 86400.0  # terabytes on a slow line take days; more is a hang
@@ -155,7 +155,7 @@ class _Restore:
         )
 
     def _database(self, held: Held) -> Restored:
-        from opsd.backup.pgrestore import restore_database  # noqa: PLC0415 - loads psycopg
+        from opsd.backup.postgres.restore import restore_database  # noqa: PLC0415 - loads psycopg
 
         into = self._server(held)
         notes: tuple[str, ...] = ()
@@ -173,7 +173,7 @@ class _Restore:
         return Restored(where=where, comparison=comparison, notes=(*notes, *comparison.notes))
 
     def _share(self, held: Held) -> Restored:
-        from opsd.backup.sharerestore import restore_share  # noqa: PLC0415 - loads the engines
+        from opsd.backup.share.restore import restore_share  # noqa: PLC0415 - loads the engines
         from opsd.cli.shares import engine_of  # noqa: PLC0415 - likewise
 
         if self._wish.to is None:
@@ -192,7 +192,7 @@ class _Restore:
         return Restored(where=str(self._wish.to), comparison=comparison, notes=comparison.notes)
 
     def _roles(self, held: Held, into: Into) -> Restored:
-        from opsd.backup.pgroles import restore_globals  # noqa: PLC0415 - loads psycopg
+        from opsd.backup.postgres.roles import restore_globals  # noqa: PLC0415 - loads psycopg
 
         repository = self._opened.named(held.repository)
         done = restore_globals(repository, held.backup.manifest, into)

@@ -18,8 +18,9 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from jobs import postgres_backup
-from opsd.backup import pgservers, pgtools
-from opsd.backup.pgrestore import Into
+from opsd.backup.postgres import servers as pgservers
+from opsd.backup.postgres import tools as pgtools
+from opsd.backup.postgres.restore import Into
 from opsd.clients.pgserver import Server
 from opsd.clients.postgres import PsycopgPostgres
 from opsd.clock import Deadline

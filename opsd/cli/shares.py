@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from jobs import nfs_backup
 from opsd.backup import naming
 from opsd.backup.catalog import Backup
-from opsd.backup.engine import Damaged, Engine
 from opsd.backup.manifest import Level, Manifest, Verification
 from opsd.backup.repository import Repository
-from opsd.backup.share import Share
-from opsd.backup.shareengine import EngineOptions, open_engine
+from opsd.backup.share.engine import Damaged, Engine
+from opsd.backup.share.guards import Share
+from opsd.backup.share.opening import EngineOptions, open_engine
 from opsd.clock import Deadline, SystemClock
 from opsd.errors import ConfigError, PermanentError
 from opsd.progress import Progress

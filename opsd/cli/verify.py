@@ -38,7 +38,7 @@ from opsd.progress import Progress
 from opsd.secrets import describe
 
 if TYPE_CHECKING:
-    from opsd.backup.pgrestore import Into
+    from opsd.backup.postgres.restore import Into
 
 LIMIT_S = 7 * 86400.0  # a repository of terabytes on a slow line takes days; more is a hang
 DUMP = "pg_dump"
@@ -143,7 +143,7 @@ class _Proof:
     def _prove(self, held: Held) -> Verification:
         repository, manifest = self._opened.named(held.repository), held.backup.manifest
         if self._into is not None and manifest.kind == DUMP:
-            from opsd.backup.pgrestore import drill  # noqa: PLC0415 - loads psycopg
+            from opsd.backup.postgres.restore import drill  # noqa: PLC0415 - loads psycopg
 
             return drill(repository, manifest, self._into)
         if not manifest.key:

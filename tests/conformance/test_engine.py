@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from opsd.backup.engine import Damaged, EngineName, Part, StoreVanished
-from opsd.backup.shareengine import EngineOptions
-from opsd.backup.sharerestore import restore_share
+from opsd.backup.share.engine import Damaged, EngineName, Part, StoreVanished
+from opsd.backup.share.opening import EngineOptions
+from opsd.backup.share.restore import restore_share
 from opsd.clients import process
 from opsd.errors import OpsdError, PermanentError
 from opsd.progress import NoProgress

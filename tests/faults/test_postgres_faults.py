@@ -18,8 +18,8 @@ import pytest
 
 from opsd.backup.catalog import read_catalog
 from opsd.backup.directory import DirectoryRepository
-from opsd.backup.pgdump import DumpFailed
-from opsd.backup.pgtools import PROGRAMS, Tools
+from opsd.backup.postgres.dump import DumpFailed
+from opsd.backup.postgres.tools import PROGRAMS, Tools
 from opsd.backup.repository import Repository
 from opsd.backup.stream import Incomplete
 from opsd.clock import Deadline, SystemClock

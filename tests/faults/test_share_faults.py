@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from opsd.backup import share as looking
-from opsd.backup.engine import Damaged, Incomplete
-from opsd.backup.share import Share, ShareHangs
-from opsd.backup.sharebackup import Refused
+from opsd.backup.share import guards as looking
+from opsd.backup.share.backup import Refused
+from opsd.backup.share.engine import Damaged, Incomplete
+from opsd.backup.share.guards import Share, ShareHangs
 from opsd.clients.process import run
 from opsd.errors import OpsdError, PermanentError, TransientError
 from opsd.progress import NoProgress
@@ -101,7 +101,7 @@ UNREADABLE = """
 import os, sys
 from pathlib import Path
 from tests.rig import shares
-from opsd.backup.sharebackup import Refused
+from opsd.backup.share.backup import Refused
 rig = shares.in_directory(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
 try:
     rig.back_up()
@@ -357,7 +357,7 @@ def test_nothing_is_left_running(rig: Rig) -> None:
     rig.back_up()
 
     done = run(
-        ["pgrep", "-P", str(os.getpid()), "-f", "restic|rsync|sharewalk"], deadline=deadline()
+        ["pgrep", "-P", str(os.getpid()), "-f", "restic|rsync|share/walk"], deadline=deadline()
     )
 
     assert done.stdout == b""

@@ -13,7 +13,7 @@ import pytest
 
 from opsd.backup.catalog import read_catalog
 from opsd.backup.directory import DirectoryRepository
-from opsd.backup.pgrestore import restore_database
+from opsd.backup.postgres.restore import restore_database
 from opsd.model import Outcome
 from opsd.testing import MemoryRepository
 from tests.faults.failpoints import Failpoint, arm
@@ -102,7 +102,7 @@ def test_a_dump_goes_to_s3_and_comes_back(
 
 # The first run still publishes the roles, so that the others die over the database.
 DEATHS = (
-    Failpoint(at="opsd.backup.pgdump:dump_database", do="kill"),
+    Failpoint(at="opsd.backup.postgres.dump:dump_database", do="kill"),
     Failpoint(at="opsd.backup.directory:DirectoryRepository.upload", when="after", do="kill"),
     Failpoint(at="opsd.backup.directory:_DirectoryUpload.write", when="after", do="kill"),
     Failpoint(at="opsd.backup.directory:_DirectoryUpload.commit", when="after", do="kill"),

@@ -10,9 +10,9 @@ import pytest
 from opsd.backup.catalog import read_catalog
 from opsd.backup.directory import DirectoryRepository
 from opsd.backup.manifest import Level, Manifest
-from opsd.backup.pgrestore import Damaged, RestoreFailed, drill, restore_database
-from opsd.backup.pgroles import restore_globals
-from opsd.backup.pgsource import SCRATCH_PREFIX, dump_source
+from opsd.backup.postgres.restore import Damaged, RestoreFailed, drill, restore_database
+from opsd.backup.postgres.roles import restore_globals
+from opsd.backup.postgres.source import SCRATCH_PREFIX, dump_source
 from opsd.errors import ConfigError, PermanentError, TransientError
 from opsd.progress import NoProgress
 from opsd.testing import MemoryRepository

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from jobs import postgres_backup
-from opsd.backup import pgtools
 from opsd.backup.catalog import read_catalog
 from opsd.backup.manifest import Manifest
 from opsd.backup.naming import subject
-from opsd.backup.pgrestore import restore_database
-from opsd.backup.pgsource import dump_source, globals_source
+from opsd.backup.postgres import tools as pgtools
+from opsd.backup.postgres.restore import restore_database
+from opsd.backup.postgres.source import dump_source, globals_source
 from opsd.clock import Deadline, SystemClock
 from opsd.model import Outcome
 from opsd.testing import MemoryRepository

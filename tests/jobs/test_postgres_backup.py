@@ -11,9 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from jobs import postgres_backup
-from opsd.backup import pgservers
 from opsd.backup.catalog import read_catalog
-from opsd.backup.pgsource import SCRATCH_PREFIX
+from opsd.backup.postgres import servers as pgservers
+from opsd.backup.postgres.source import SCRATCH_PREFIX
 from opsd.backup.repository import StoredObject, Upload
 from opsd.errors import TransientError
 from opsd.model import Outcome, Severity

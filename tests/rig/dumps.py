@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs import postgres_backup
-from opsd.backup import pgservers, pgtools
 from opsd.backup.delivery import Delivery
 from opsd.backup.manifest import Manifest
-from opsd.backup.pgdump import How, dump_database, dump_globals
-from opsd.backup.pgrestore import Into
+from opsd.backup.postgres import servers as pgservers
+from opsd.backup.postgres import tools as pgtools
+from opsd.backup.postgres.dump import How, dump_database, dump_globals
+from opsd.backup.postgres.restore import Into
 from opsd.backup.repository import Repository
 from opsd.clients.pginspect import ServerFacts, inspect
 from opsd.clients.pgserver import Server

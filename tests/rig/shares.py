@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from opsd.backup import livedata, sharebackup
 from opsd.backup.catalog import Backup, read_catalog
 from opsd.backup.directory import DirectoryRepository
-from opsd.backup.engine import Engine, EngineName, Part, Snapshot, Source
 from opsd.backup.manifest import Manifest, Verification
 from opsd.backup.repository import Repository
-from opsd.backup.share import Share
-from opsd.backup.sharebackup import How, Made
-from opsd.backup.shareengine import EngineOptions, open_engine
+from opsd.backup.share import backup as sharebackup
+from opsd.backup.share import livedata
+from opsd.backup.share.backup import How, Made
+from opsd.backup.share.engine import Engine, EngineName, Part, Snapshot, Source
+from opsd.backup.share.guards import Share
+from opsd.backup.share.opening import EngineOptions, open_engine
 from opsd.clock import Deadline, SystemClock
 from opsd.progress import NoProgress
 from opsd.secrets import Secret

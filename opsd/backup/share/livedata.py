@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from opsd.backup import sqlitecopy
-from opsd.backup.engine import ADDED
-from opsd.backup.share import Inventory, Share
+from opsd.backup.share import sqlitecopy
+from opsd.backup.share.engine import ADDED
+from opsd.backup.share.guards import Inventory, Share
 from opsd.clients.process import Process, lines
 from opsd.clock import Deadline
 from opsd.errors import TransientError
@@ -38,7 +38,7 @@ class SqliteCopy:
     """What became of one SQLite database."""
 
     path: str  #: in the share
-    method: str  #: see `opsd.backup.sqlitecopy`; empty when there is no copy
+    method: str  #: see `opsd.backup.share.sqlitecopy`; empty when there is no copy
     size_bytes: int = 0
     reason: str = ""  #: why there is none
 

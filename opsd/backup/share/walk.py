@@ -1,7 +1,7 @@
 """The one program that touches a share: it may hang or die there, and opsd goes on.
 
 A dead file server freezes whatever touches its mount, down to `stat`. So opsd itself never
-does: it starts this file as a child (``python -I -S sharewalk.py``), which reads one JSON
+does: it starts this file as a child (``python -I -S walk.py``), which reads one JSON
 request from stdin and answers with JSON lines. A thread of the child reports progress and
 says where it hangs. Standard library only, nothing of opsd: it must start in milliseconds.
 

@@ -9,9 +9,9 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from opsd.backup.engine import Damaged
-from opsd.backup.rsynccommand import Sent
-from opsd.backup.snapshots import COPY_BYTES
+from opsd.backup.share.engine import Damaged
+from opsd.backup.share.rsync.command import Sent
+from opsd.backup.share.rsync.snapshots import COPY_BYTES
 from opsd.text import printable
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from opsd.backup.resticcli import Message
-from opsd.backup.share import Share
+from opsd.backup.share.guards import Share
+from opsd.backup.share.restic.command import Message
 from opsd.progress import Progress
 
 _GLOB = re.compile(r"([\\*?\[\]])")

@@ -24,8 +24,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from opsd.backup import checksums, naming, rsynccommand
-from opsd.backup.engine import (
+from opsd.backup import naming
+from opsd.backup.manifest import Manifest
+from opsd.backup.proof import Comparison
+from opsd.backup.share.engine import (
     ADDED,
     Damaged,
     EngineName,
@@ -34,13 +36,13 @@ from opsd.backup.engine import (
     Source,
     StoreVanished,
 )
-from opsd.backup.machine import Machine
-from opsd.backup.manifest import Manifest
-from opsd.backup.proof import Comparison
-from opsd.backup.rsynccommand import KEEP_ALL
-from opsd.backup.rsynclists import SentFiles, difference, filled, is_below
-from opsd.backup.share import Share
-from opsd.backup.snapshots import SnapshotDirectory, parsed
+from opsd.backup.share.guards import Share
+from opsd.backup.share.rsync import checksums
+from opsd.backup.share.rsync import command as rsynccommand
+from opsd.backup.share.rsync.command import KEEP_ALL
+from opsd.backup.share.rsync.lists import SentFiles, difference, filled, is_below
+from opsd.backup.share.rsync.machine import Machine
+from opsd.backup.share.rsync.snapshots import SnapshotDirectory, parsed
 from opsd.clients.process import run
 from opsd.clock import Deadline
 from opsd.errors import PermanentError

@@ -2,7 +2,7 @@
 
 Every file backup tool calls the copy of an empty or unmounted directory a success. Here it
 is a failure, found before the engine starts. All looking is done by a child process
-(`opsd.backup.sharewalk`) that opsd can leave behind when the file server is dead.
+(`opsd.backup.share.walk`) that opsd can leave behind when the file server is dead.
 
 Limits: a share that shrinks slowly, run by run, stays below every threshold.
 """
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from opsd.backup import naming, sharewalk
+from opsd.backup import naming
+from opsd.backup.share import walk
 from opsd.clients.process import Process, lines
 from opsd.clock import Clock, Deadline
 from opsd.errors import DeadlineExceeded, TransientError
@@ -84,7 +85,7 @@ class Inventory:
     sqlite: tuple[str, ...] = ()
     pgdata: tuple[str, ...] = ()  #: directories; "." is the share itself
     sample: tuple[SampleFile, ...] = ()
-    changed: tuple[str, ...] = ()  #: the first `sharewalk.LISTED`
+    changed: tuple[str, ...] = ()  #: the first `walk.LISTED`
     changed_count: int = 0
     unreadable: tuple[str, ...] = ()
     unreadable_count: int = 0
@@ -180,7 +181,7 @@ def _ask(
     step: str = "",
 ) -> dict[str, Any]:
     message = json.dumps({**request, "path": str(share.path)}).encode()
-    argv = (sys.executable, "-I", "-S", sharewalk.__file__)
+    argv = (sys.executable, "-I", "-S", walk.__file__)
     with Process(argv, deadline=deadline, stdin=True) as child:
         child.write(message)
         child.close_stdin()

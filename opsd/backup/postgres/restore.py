@@ -23,10 +23,10 @@ from pathlib import Path
 
 import structlog
 
-from opsd.backup import pgtools
 from opsd.backup.catalog import read_back
 from opsd.backup.manifest import Level, Manifest, Verification
-from opsd.backup.pgsource import SCRATCH_PREFIX, DumpSource, dump_source, row_facts
+from opsd.backup.postgres import tools as pgtools
+from opsd.backup.postgres.source import SCRATCH_PREFIX, DumpSource, dump_source, row_facts
 from opsd.backup.proof import Comparison
 from opsd.backup.repository import Repository
 from opsd.backup.stream import opened

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from opsd.backup import pgtools
 from opsd.backup.delivery import Delivery, Order, Source, deliver
 from opsd.backup.naming import subject
-from opsd.backup.pgsource import PG_DUMP, PG_GLOBALS, DumpSource, GlobalsSource, row_facts
-from opsd.backup.pgsource import to_builtins as facts_of
-from opsd.backup.pgtools import Tools
+from opsd.backup.postgres import tools as pgtools
+from opsd.backup.postgres.source import PG_DUMP, PG_GLOBALS, DumpSource, GlobalsSource, row_facts
+from opsd.backup.postgres.source import to_builtins as facts_of
+from opsd.backup.postgres.tools import Tools
 from opsd.backup.repository import Repository
 from opsd.backup.stream import (
     ArchiveCheck,

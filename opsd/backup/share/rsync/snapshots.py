@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from opsd.backup import checksums
-from opsd.backup.engine import Damaged
-from opsd.backup.machine import Machine
+from opsd.backup.share.engine import Damaged
+from opsd.backup.share.rsync import checksums
+from opsd.backup.share.rsync.machine import Machine
 from opsd.clients.process import Process, lines
 from opsd.clock import Deadline
 from opsd.errors import PermanentError, TransientError

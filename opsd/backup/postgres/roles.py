@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from opsd.backup.catalog import read_back
 from opsd.backup.manifest import Manifest
-from opsd.backup.pgrestore import Damaged, Into
-from opsd.backup.pgsource import globals_source
+from opsd.backup.postgres.restore import Damaged, Into
+from opsd.backup.postgres.source import globals_source
 from opsd.backup.repository import Repository
 from opsd.backup.stream import opened
 from opsd.errors import PermanentError

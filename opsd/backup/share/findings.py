@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from opsd.backup.share import Share
-from opsd.backup.sharebackup import Made
+from opsd.backup.share.backup import Made
+from opsd.backup.share.guards import Share
 from opsd.model import Artifact, Finding, Severity
 from opsd.text import printable, shortened
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opsd.backup.directory import DirectoryRepository
-from opsd.backup.engine import Engine, EngineName
-from opsd.backup.machine import Machine, parse_destination
 from opsd.backup.naming import quote
 from opsd.backup.repository import Repository
-from opsd.backup.restic import ResticEngine
-from opsd.backup.resticcli import Store
-from opsd.backup.rsync import RsyncEngine
 from opsd.backup.s3 import S3Repository
-from opsd.backup.share import Share
+from opsd.backup.share.engine import Engine, EngineName
+from opsd.backup.share.guards import Share
+from opsd.backup.share.restic.command import Store
+from opsd.backup.share.restic.engine import ResticEngine
+from opsd.backup.share.rsync.engine import RsyncEngine
+from opsd.backup.share.rsync.machine import Machine, parse_destination
 from opsd.clients.s3 import BucketSettings
 from opsd.clock import Clock
 from opsd.errors import ConfigError

@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 
-from opsd.backup.engine import ADDED, Engine
-from opsd.backup.livedata import SIDE_FILES, SQLITE
 from opsd.backup.manifest import Manifest
 from opsd.backup.proof import Comparison
-from opsd.backup.share import regular_files
+from opsd.backup.share.engine import ADDED, Engine
+from opsd.backup.share.guards import regular_files
+from opsd.backup.share.livedata import SIDE_FILES, SQLITE
 from opsd.clock import Deadline
 from opsd.errors import PermanentError
 from opsd.progress import Progress

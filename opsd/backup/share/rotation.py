@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from opsd.backup.engine import Part
+from opsd.backup.share.engine import Part
 
 IN_HAND = 0.9
 MOST_PARTS = 256  # restic tells packs apart by the first byte of their names

@@ -24,13 +24,12 @@ from typing import Any
 import structlog
 
 from opsd import __version__
-from opsd.backup import livedata, rotation
 from opsd.backup.catalog import AlreadyPublished, Backup, Condition, publish
-from opsd.backup.engine import Damaged, Engine, Incomplete, Snapshot, Source
-from opsd.backup.livedata import SqliteCopy
 from opsd.backup.manifest import Level, Manifest, Verification
 from opsd.backup.repository import Repository
-from opsd.backup.share import (
+from opsd.backup.share import livedata, rotation
+from opsd.backup.share.engine import Damaged, Engine, Incomplete, Snapshot, Source
+from opsd.backup.share.guards import (
     Inventory,
     Probed,
     SampleFile,
@@ -42,6 +41,7 @@ from opsd.backup.share import (
     refuse_scanned,
     scan,
 )
+from opsd.backup.share.livedata import SqliteCopy
 from opsd.clock import Deadline
 from opsd.errors import PermanentError, TransientError
 from opsd.model import Finding

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from opsd.backup.engine import ADDED, Incomplete, Source
-from opsd.backup.machine import SSH_FAILED, Machine
+from opsd.backup.share.engine import ADDED, Incomplete, Source
+from opsd.backup.share.rsync.machine import SSH_FAILED, Machine
 from opsd.clients.process import Process
 from opsd.clock import Deadline
 from opsd.errors import DeadlineExceeded, OpsdError, PermanentError

@@ -8,9 +8,9 @@ from opsd.backup.catalog import Catalog
 from opsd.backup.delivery import Corrupted, Delivery, Published
 from opsd.backup.manifest import Manifest
 from opsd.backup.naming import subject
-from opsd.backup.pgdump import DumpFailed, RightsMissing, database_subject
-from opsd.backup.pgsource import PG_DUMP, SCRATCH_PREFIX, dump_source, globals_source
-from opsd.backup.pgtools import Tools
+from opsd.backup.postgres.dump import DumpFailed, RightsMissing, database_subject
+from opsd.backup.postgres.source import PG_DUMP, SCRATCH_PREFIX, dump_source, globals_source
+from opsd.backup.postgres.tools import Tools
 from opsd.clients.pginspect import ServerFacts
 from opsd.clients.pgserver import (
     Server,

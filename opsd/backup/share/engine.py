@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 from opsd.backup.manifest import Manifest
 from opsd.backup.proof import Comparison
-from opsd.backup.share import Share
+from opsd.backup.share.guards import Share
 from opsd.clock import Deadline
 from opsd.errors import PermanentError, TransientError
 from opsd.progress import Progress

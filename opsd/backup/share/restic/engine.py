@@ -21,7 +21,10 @@ from pathlib import Path
 import msgspec
 
 from opsd.backup import naming
-from opsd.backup.engine import (
+from opsd.backup.manifest import Manifest
+from opsd.backup.proof import Comparison
+from opsd.backup.repository import Repository
+from opsd.backup.share.engine import (
     ADDED,
     Damaged,
     EngineName,
@@ -31,10 +34,8 @@ from opsd.backup.engine import (
     Source,
     StoreVanished,
 )
-from opsd.backup.manifest import Manifest
-from opsd.backup.proof import Comparison
-from opsd.backup.repository import Repository
-from opsd.backup.resticcli import (
+from opsd.backup.share.guards import Share, regular_files
+from opsd.backup.share.restic.command import (
     INCOMPLETE,
     Ended,
     NoRepository,
@@ -42,8 +43,7 @@ from opsd.backup.resticcli import (
     Store,
     version,
 )
-from opsd.backup.resticspeech import Progressing, escape, restic_excludes
-from opsd.backup.share import Share, regular_files
+from opsd.backup.share.restic.speech import Progressing, escape, restic_excludes
 from opsd.clock import Clock, Deadline
 from opsd.errors import OpsdError, PermanentError, TransientError
 from opsd.progress import NoProgress, Progress

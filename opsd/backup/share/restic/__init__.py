@@ -1,0 +1,1 @@
+"""restic as an engine for shares."""

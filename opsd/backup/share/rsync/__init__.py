@@ -1,0 +1,1 @@
+"""rsync as an engine for shares: hard-linked snapshots with their checksums."""
