@@ -6,6 +6,9 @@ CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/opsd,$(HOME)/.cache/opsd)
 VENV ?= .venv
 BIN = $(VENV)/bin
 TESTS ?= tests
+# Whole files, in the order of their folders: what a file starts is started once, and those with
+# real servers begin first, so that no worker waits for another at the end.
+SPREAD = -n 2 --dist loadfile --no-loadscope-reorder
 CHECKED = opsd jobs tests tools deploy
 
 export OPSD_CACHE := $(abspath $(CACHE))
@@ -35,10 +38,10 @@ static: setup
 	@report=$$($(BIN)/lint-imports) || { echo "$$report"; exit 1; }
 
 check: static ## format, lint, types, import contracts and the tests without real servers; under a minute
-	@$(BIN)/python -m pytest -q -n 2 -m "not real" $(TESTS)
+	@$(BIN)/python -m pytest -q $(SPREAD) -m "not real" $(TESTS)
 
 test: static ## everything that must hold before a commit lands: `check`, all tests, coverage
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations=10 --cov --cov-report=term $(TESTS)
+	@$(BIN)/python -m pytest -q $(SPREAD) --durations=10 --cov --cov-report=term $(TESTS)
 
 bench: setup ## measure speed and memory against the bare tools
 	@$(BIN)/python -m tests.bench

@@ -74,13 +74,23 @@ def _forms(value: str) -> set[str]:
     return {
         value,
         storable(value),
-        quote(value, safe="", errors="surrogateescape"),
-        quote(value, errors="surrogateescape"),
-        quote_plus(value, errors="surrogateescape"),
+        *_in_urls(value),
         json.dumps(value)[1:-1],
         repr(value)[1:-1],
         in_one_line if len(in_one_line) >= SHORTEST_REDACTED else value,
     }
+
+
+def _in_urls(value: str) -> tuple[str, ...]:
+    """As URLs write it; nothing when none can, because it is no text in any encoding."""
+    try:
+        return (
+            quote(value, safe="", errors="surrogateescape"),
+            quote(value, errors="surrogateescape"),
+            quote_plus(value, errors="surrogateescape"),
+        )
+    except UnicodeEncodeError:
+        return ()
 
 
 def _from_environment(name: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opsd import secrets
@@ -82,6 +82,7 @@ def test_a_secret_of_several_lines_goes_in_one_line_too() -> None:
     assert redact("key: -----BEGIN----- abc -----END-----") == f"key: {MASK}"
 
 
+@example("key \ud800")
 @given(st.text(min_size=SHORTEST_REDACTED, alphabet=st.characters(codec=None)))
 def test_no_form_of_any_secret_survives(value: str) -> None:
     secrets._revealed = ()

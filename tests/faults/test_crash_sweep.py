@@ -12,7 +12,7 @@ from tests.rig import dumps, scratch
 from tests.rig.home import Home
 from tests.rig.postgres import PgServer
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("crash-sweep")]
+pytestmark = pytest.mark.real
 
 SUBJECTS = ("database/main/crash_sweep", "globals/main")
 GOOD_BEFORE = 3  # `keep.last`: from then on every run removes what is too old

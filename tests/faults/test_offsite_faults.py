@@ -15,7 +15,7 @@ from tests.rig.home import Home
 from tests.rig.postgres import PgServer
 from tests.rig.s3 import S3Server
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("offsite"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 DATABASE = "database/main/offsite_faults"
 # More than two parts of 8 MiB that no compression makes smaller.
