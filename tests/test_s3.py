@@ -28,7 +28,7 @@ from tests.rig.server import free_port
 
 MIB = 1 << 20
 KEY = "database/main/app/20261122T030000Z-0123456789ab.dump"
-CONTENT = bytes(range(256)) * (20 * MIB // 256)
+CONTENT = bytes(range(256)) * (17 * MIB // 256)
 
 REPEATED = ("SlowDown", "InternalError", "ServiceUnavailable")
 

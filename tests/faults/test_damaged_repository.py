@@ -11,7 +11,7 @@ from tests.rig import scratch, shares
 from tests.rig.home import Home
 from tests.rig.postgres import PgServer
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("damaged-repository")]
+pytestmark = pytest.mark.real
 
 DATABASE = "database/main/damaged"
 KEPT = 3  # `keep.last` of the configuration

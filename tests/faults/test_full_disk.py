@@ -16,7 +16,6 @@ from tests.rig.sink import Sink
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.xdist_group("full-disk"),
     pytest.mark.usefixtures("restic", "rsync"),
     pytest.mark.skipif(os.geteuid() != 0, reason="a file system can be mounted by root only"),
 ]

@@ -17,7 +17,7 @@ from tests.rig import sink as http_sink
 from tests.rig.home import Home
 from tests.rig.sink import Sink
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("notification-faults")]
+pytestmark = pytest.mark.real
 
 FAULTS: dict[str, Callable[[Sink], None]] = {
     "refuses connections": Sink.refuse,

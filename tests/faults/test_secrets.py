@@ -19,7 +19,6 @@ from tests.rig.sink import Sink
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.xdist_group("secrets"),
     pytest.mark.usefixtures("restic"),
 ]
 

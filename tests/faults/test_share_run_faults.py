@@ -18,7 +18,6 @@ from tests.rig.sink import Sink
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.xdist_group("share-run-faults"),
     pytest.mark.usefixtures("restic", "rsync"),
 ]
 BOTH = {"share/restic", "share/rsync"}

@@ -16,7 +16,7 @@ from tests.rig.home import Home, await_stopped
 from tests.rig.postgres import PgServer
 from tests.rig.sink import Sink
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("two-runs")]
+pytestmark = pytest.mark.real
 
 SHARE = "share/rsync"
 BEFORE_PUBLISHING = Failpoint(at="opsd.backup.catalog:publish", do="stop")
