@@ -11,10 +11,8 @@ run with nothing but such errors is accepted by `copy` and the files are listed.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -43,6 +41,7 @@ from opsd.backup.share.restic.command import (
     Store,
     version,
 )
+from opsd.backup.share.restic.packs import Packs
 from opsd.backup.share.restic.speech import Progressing, escape, restic_excludes
 from opsd.clock import Clock, Deadline
 from opsd.errors import OpsdError, PermanentError, TransientError
@@ -51,7 +50,6 @@ from opsd.text import printable
 
 HOST = "opsd"  # fixed: a pod's name would split the snapshots into groups of one
 PRUNE_EVERY = timedelta(days=7)
-_PACK = re.compile(r"[0-9a-f]{64}")
 _VANISHED = "no such file or directory"
 
 
@@ -91,7 +89,7 @@ class ResticEngine:
         """
         self._share = share
         self._restic = ResticCommand(store, scratch=scratch)
-        self._packs = packs
+        self._packs = Packs(self._restic, kept=packs)
         self._pruned = scratch / "pruned"
         self._clock = clock
         self._known = 0
@@ -126,7 +124,7 @@ class ResticEngine:
         progress: Progress,
     ) -> Snapshot:
         """See `Engine.copy`."""
-        before = frozenset(self._pack_ids(deadline=deadline))
+        before = frozenset(self._packs.ids(deadline=deadline))
         args = self._backup_command(source, run_id)
         step = f"restic {self._share.name}"
         seen = Progressing(progress, step, source.size_bytes)
@@ -145,7 +143,7 @@ class ResticEngine:
         summary = seen.summary
         if not summary.snapshot_id:
             raise TransientError(f"restic backup to {self.location}: it named no snapshot")
-        fresh = tuple(sorted(frozenset(self._pack_ids(deadline=deadline)) - before))
+        fresh = tuple(sorted(frozenset(self._packs.ids(deadline=deadline)) - before))
         return Snapshot(
             id=summary.snapshot_id,
             sha256=summary.snapshot_id,
@@ -200,7 +198,9 @@ class ResticEngine:
         try:
             self._check(f"{part.n}/{part.of}", deadline=deadline)
             self._compare_listing(snapshot, deadline=deadline)
-            read = self._read_back(snapshot.fresh, deadline=deadline, progress=progress, step=step)
+            read = self._packs.read_back(
+                snapshot.fresh, deadline=deadline, progress=progress, step=step
+            )
         finally:
             progress.finish(step)
         return (
@@ -265,45 +265,6 @@ class ResticEngine:
         below = ("--recursive", snapshot_id, inside) if inside else (snapshot_id,)
         self._restic.call("ls", "--no-lock", *below, deadline=deadline, on_line=count)
         return len(sizes), sum(sizes)
-
-    def _pack_ids(self, *, deadline: Deadline) -> Iterator[str]:
-        if self._packs is not None:
-            repository, prefix = self._packs
-            keys = (stored.key.rpartition("/")[2] for stored in repository.list(prefix))
-            yield from (key for key in keys if _PACK.fullmatch(key))
-            return
-        found: list[bytes] = []
-        self._restic.call("list", "packs", "--no-lock", deadline=deadline, on_line=found.append)
-        yield from (line.decode() for line in found if _PACK.fullmatch(line.decode()))
-
-    def _read_back(
-        self, packs: Sequence[str], *, deadline: Deadline, progress: Progress, step: str
-    ) -> int:
-        """Hash pack files as they lie in the store; their names are their SHA-256."""
-        total = 0
-        for done, pack in enumerate(packs):
-            progress.update(step, done=done, total=len(packs), unit="files")
-            digest = hashlib.sha256()
-            for piece in self._pack_content(pack, deadline=deadline):
-                deadline.remaining()
-                digest.update(piece)
-                total += len(piece)
-            if digest.hexdigest() != pack:
-                raise Damaged(
-                    f"{self.location}: pack {pack[:8]} was stored wrongly: read back, its bytes "
-                    "have another SHA-256; check the disk, then run again"
-                )
-        return total
-
-    def _pack_content(self, pack: str, *, deadline: Deadline) -> Iterator[bytes]:
-        if self._packs is not None:
-            repository, prefix = self._packs
-            return repository.read(f"{prefix}{pack[:2]}/{pack}")
-        pieces: list[bytes] = []
-        self._restic.call(
-            "cat", "--no-lock", "pack", pack, deadline=deadline, on_chunk=pieces.append
-        )
-        return iter(pieces)
 
     def extract(
         self,

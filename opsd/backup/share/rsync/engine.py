@@ -20,7 +20,6 @@ import itertools
 import os
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -40,7 +39,7 @@ from opsd.backup.share.guards import Share
 from opsd.backup.share.rsync import checksums
 from opsd.backup.share.rsync import command as rsynccommand
 from opsd.backup.share.rsync.command import KEEP_ALL
-from opsd.backup.share.rsync.lists import SentFiles, difference, filled, is_below
+from opsd.backup.share.rsync.lists import SentFiles, difference, is_below, list_checksums
 from opsd.backup.share.rsync.machine import Machine
 from opsd.backup.share.rsync.snapshots import SnapshotDirectory, parsed
 from opsd.clients.process import run
@@ -50,15 +49,6 @@ from opsd.progress import NoProgress, Progress
 from opsd.text import printable
 
 LINKED_TO = 2  # snapshots: the last one, and the first attempt of the same run
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Listing:
-    """The list of checksums that was made."""
-
-    sha256: str
-    files: int
-    size_bytes: int
 
 
 class RsyncEngine:
@@ -140,7 +130,7 @@ class RsyncEngine:
             sent.close()
             self._store.flush(partial, deadline=deadline)
             self._compare(partial, sent, deadline=deadline)
-            made = self._list_checksums(partial, newest, work, deadline=deadline)
+            made = list_checksums(self._store, partial, newest, work=work, deadline=deadline)
             self._store.put_list(work / "list", name, deadline=deadline)
         self._store.publish(partial, name, deadline=deadline)
         return Snapshot(
@@ -196,43 +186,6 @@ class RsyncEngine:
                     f"{self.location}: {name} was stored wrongly: read back, it is not what was "
                     "sent; check the disk, then run again"
                 )
-
-    def _list_checksums(
-        self, partial: str, previous: str, work: Path, *, deadline: Deadline
-    ) -> _Listing:
-        """Write the list of `partial` to ``work/list``; hashes only what is not linked."""
-        files = size_bytes = 0
-
-        def now() -> Iterator[tuple[bytes, bytes]]:
-            nonlocal files, size_bytes
-            for file in self._store.files(partial, deadline=deadline):
-                files += 1
-                size_bytes += file.size_bytes
-                yield file.path, file.inode
-
-        plan, names = work / "plan", work / "fresh"
-        with plan.open("wb") as planned, names.open("wb") as fresh:
-            for path, digest in self._reused(now(), previous, deadline=deadline):
-                planned.write(digest + b" " + path + b"\0")
-                if not digest:
-                    fresh.write(path + b"\0")
-        hashed = self._store.digests(partial, names, program="sha256sum", deadline=deadline)
-        overall = hashlib.sha256()
-        with (work / "list").open("wb") as listed:
-            for digest, path in filled(plan, hashed):
-                text = checksums.line(digest, path)
-                overall.update(text)
-                listed.write(text)
-        return _Listing(sha256=overall.hexdigest(), files=files, size_bytes=size_bytes)
-
-    def _reused(
-        self, now: Iterator[tuple[bytes, bytes]], previous: str, *, deadline: Deadline
-    ) -> Iterator[tuple[bytes, bytes]]:
-        if not previous:
-            return checksums.reuse(now, (), ())
-        before = ((f.path, f.inode) for f in self._store.files(previous, deadline=deadline))
-        listed = parsed(self._store.list_lines(previous, deadline=deadline))
-        return checksums.reuse(now, before, listed)
 
     def prove(
         self, snapshot: Snapshot, *, part: Part, deadline: Deadline, progress: Progress

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from opsd.backup.share.engine import Damaged
+from opsd.backup.share.rsync import checksums
 from opsd.backup.share.rsync.command import Sent
-from opsd.backup.share.rsync.snapshots import COPY_BYTES
+from opsd.backup.share.rsync.snapshots import COPY_BYTES, SnapshotDirectory, parsed
+from opsd.clock import Deadline
 from opsd.text import printable
 
 
@@ -40,6 +43,61 @@ class SentFiles:
         """(md5, path) in the order of `names`."""
         for record in _records_of(self._md5s):
             yield record[:32], record[33:]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A list of checksums that was made."""
+
+    sha256: str  #: of the list itself
+    files: int
+    size_bytes: int  #: of the files
+
+
+def list_checksums(
+    store: SnapshotDirectory, partial: str, previous: str, *, work: Path, deadline: Deadline
+) -> Listing:
+    """Write the list of the snapshot `partial` to ``work/list``.
+
+    Only what is not linked to the snapshot `previous` (empty: none) is hashed.
+    """
+    files = size_bytes = 0
+
+    def now() -> Iterator[tuple[bytes, bytes]]:
+        nonlocal files, size_bytes
+        for file in store.files(partial, deadline=deadline):
+            files += 1
+            size_bytes += file.size_bytes
+            yield file.path, file.inode
+
+    plan, names = work / "plan", work / "fresh"
+    with plan.open("wb") as planned, names.open("wb") as fresh:
+        for path, digest in _reused(store, now(), previous, deadline=deadline):
+            planned.write(digest + b" " + path + b"\0")
+            if not digest:
+                fresh.write(path + b"\0")
+    hashed = store.digests(partial, names, program="sha256sum", deadline=deadline)
+    overall = hashlib.sha256()
+    with (work / "list").open("wb") as listed:
+        for digest, path in filled(plan, hashed):
+            text = checksums.line(digest, path)
+            overall.update(text)
+            listed.write(text)
+    return Listing(sha256=overall.hexdigest(), files=files, size_bytes=size_bytes)
+
+
+def _reused(
+    store: SnapshotDirectory,
+    now: Iterator[tuple[bytes, bytes]],
+    previous: str,
+    *,
+    deadline: Deadline,
+) -> Iterator[tuple[bytes, bytes]]:
+    """(path, digest) of every file; no digest where it is not the inode of before."""
+    if not previous:
+        return checksums.reuse(now, (), ())
+    before = ((f.path, f.inode) for f in store.files(previous, deadline=deadline))
+    return checksums.reuse(now, before, parsed(store.list_lines(previous, deadline=deadline)))
 
 
 def _records_of(path: Path) -> Iterator[bytes]:
