@@ -270,12 +270,14 @@ class _ShareRun:
         )
 
     def _work(self, opened: _Opened) -> Iterator[Observation]:
+        started = self._ctx.clock.monotonic()
         try:
             made = back_up(self.share, opened.engine, before=opened.before, how=opened.how)
         except AlreadyPublished:
             yield Seen(subject=self.share.subject)
             return
-        yield sharefindings.artifact(opened.repository.name, made)
+        duration_s = self._ctx.clock.monotonic() - started
+        yield sharefindings.artifact(opened.repository.name, made, duration_s=duration_s)
         yield Seen(subject=self.share.subject)
         yield from sharefindings.about(self.share, made)
         yield from self._clean(opened)

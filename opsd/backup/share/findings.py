@@ -12,7 +12,7 @@ from opsd.text import printable, shortened
 SUMMARY_CHARACTERS = 120
 
 
-def artifact(repository: str, made: Made) -> Artifact:
+def artifact(repository: str, made: Made, *, duration_s: float) -> Artifact:
     """A published backup as the run reports it."""
     manifest = made.manifest
     return Artifact(
@@ -30,6 +30,7 @@ def artifact(repository: str, made: Made) -> Artifact:
             "pgdata": len(made.seen.found.pgdata),
             "changed": made.changed_count,
             "vanished": len(made.vanished),
+            "duration_s": round(duration_s, 3),
         },
     )
 
@@ -40,7 +41,7 @@ def about(share: Share, made: Made) -> Iterator[Finding]:
         yield _note(
             share,
             "nfs.changed_while_read",
-            f"{made.changed_count} files changed while they were read, twice",
+            f"{_counted(made.changed_count, 'file')} changed while being read, twice",
             "back up at a quieter time, or exclude them",
             first=printable(made.changed[0]),
         )
@@ -49,7 +50,7 @@ def about(share: Share, made: Made) -> Iterator[Finding]:
         yield _note(
             share,
             "nfs.sqlite_not_copied",
-            f"{len(lost)} SQLite databases have no consistent copy in the backup",
+            f"{_counted(len(lost), 'SQLite database')} without a consistent copy in the backup",
             "stop their writers for the backup, or run opsd where they run",
             first=printable(lost[0].path),
             reason=printable(lost[0].reason),
@@ -59,7 +60,7 @@ def about(share: Share, made: Made) -> Iterator[Finding]:
         yield _note(
             share,
             "nfs.pgdata_excluded",
-            f"{len(trees)} PostgreSQL data directories were left out",
+            f"{_counted(len(trees), 'live PostgreSQL directory')} left out of the copy",
             "are their servers in [[jobs.postgres-backup.servers]]?",
             severity=Severity.INFO,
             first=printable(trees[0]),
@@ -83,3 +84,9 @@ def _note(
         remedy=remedy,
         facts=facts,
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    """``1 file``, ``2 files``, ``2 directories``."""
+    plural = f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"
