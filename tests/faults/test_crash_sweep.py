@@ -55,7 +55,7 @@ def outcome_after(step: Failpoint) -> Outcome:
 def home(pg: PgServer) -> Iterator[Home]:
     """An installation with as many good backups as retention keeps."""
     with scratch.directory("crash-sweep") as place:
-        home = Home(place=place)
+        home = Home(place=place, is_measured=False)
         pg.create_database("crash_sweep")
         pg.execute(dumps.SAMPLE, "crash_sweep")
         home.write(home.postgres(pg, databases=["crash_sweep"]))

@@ -65,7 +65,7 @@ def bucket(s3_server: S3Server) -> str:
 def home(pg: PgServer, s3_server: S3Server, front: S3Front, bucket: str) -> Iterator[Home]:
     """An installation whose backups go to a disk and through the front to S3."""
     with scratch.directory("offsite") as place:
-        home = Home(place=place)
+        home = Home(place=place, is_measured=False)
         pg.create_database("offsite_faults")
         pg.execute(NOISE, "offsite_faults")
         home.write(
