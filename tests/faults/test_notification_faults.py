@@ -46,6 +46,7 @@ def wait_until_due(home: Home) -> None:
     state = SqliteState(home.place / "state" / STATE_FILE, clock=SystemClock())
     try:
         while not state.due_messages(datetime.now(UTC)):
+            assert state.undelivered(), "nothing waits"
             time.sleep(0.1)
     finally:
         state.close()

@@ -181,9 +181,13 @@ def test_no_secret_stands_in_an_argument(watched: Watched) -> None:
 def test_a_secret_stands_in_the_environment_of_the_program_that_needs_it_only(
     watched: Watched,
 ) -> None:
-    known = {(one.name, *held(one.environment, watched.secrets)) for one in watched.programs}
+    knowing = [one for one in watched.programs if held(one.environment, watched.secrets)]
 
-    assert {one for one in known if len(one) > 1} == {("restic", "CANARY_RESTIC")}
+    assert knowing
+    assert {one.name for one in knowing if b"/restic\0--repo\0" not in one.command} == set()
+    assert {name for one in knowing for name in held(one.environment, watched.secrets)} == {
+        "CANARY_RESTIC"
+    }
 
 
 def test_no_secret_is_printed_logged_or_sent(watched: Watched) -> None:
