@@ -227,6 +227,7 @@ class _ShareRun:
         """Back the share up; an error of its own becomes a finding."""
         try:
             opened = self._open()
+            yield from housekeeping.damaged(opened.repository.name, opened.catalog)
             if self._ctx.dry_run:
                 yield from self._describe(opened)
             elif any(one.key == self._key() for one in opened.before):
@@ -354,7 +355,7 @@ class _ShareRun:
         if isinstance(exc, StoreVanished):
             return self._told("nfs.store_vanished", text, "look before anything is written there")
         if isinstance(exc, Damaged):
-            remedy = "dmesg; then opsd backups verify; do not delete older backups"
+            remedy = "dmesg; docs/repositories.md#damage says how to go on; delete nothing"
             return self._told("backup.corrupted", text, remedy)
         return self._told("nfs.backup_failed", text, "opsd check; older backups are untouched")
 

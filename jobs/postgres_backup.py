@@ -154,7 +154,7 @@ class _Backup:
                 yield pgfindings.unreachable("repository.unreachable", f"repository/{name}", exc)
             else:
                 self._repositories.append(repository)
-                yield from pgfindings.damaged(name, self._catalogs[name])
+                yield from housekeeping.damaged(name, self._catalogs[name])
                 yield Seen(subject=f"repository/{name}")
         if not self._repositories:
             raise PartialFailure("no repository can be reached, so nothing was backed up")

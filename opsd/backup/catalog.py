@@ -114,6 +114,12 @@ class Catalog:
         return tuple(one for one in self.backups if one.manifest.subject == subject)
 
     @property
+    def damaged(self) -> tuple[str, ...]:
+        """Keys of what nobody can restore from: failed backups and problems, sorted."""
+        failed = {one.key for one in self.backups if one.condition is Condition.FAILED}
+        return tuple(sorted(failed | {problem.key for problem in self.problems}))
+
+    @property
     def subjects(self) -> tuple[str, ...]:
         """Every subject that has a backup, sorted."""
         return tuple(sorted({one.manifest.subject for one in self.backups}))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
 
-from opsd.backup.catalog import Backup, Condition, read_catalog
+from opsd.backup.catalog import Backup, Catalog, Condition, read_catalog
 from opsd.backup.manifest import Manifest
 from opsd.backup.prune import RemoveFromEngine, no_engine, prune, sweep
 from opsd.backup.repository import Repository
@@ -61,6 +61,19 @@ def shrunk(
                 "usual_size_bytes": int(usual),
                 "backups_compared": len(sizes),
             },
+        )
+
+
+def damaged(repository: str, catalog: Catalog) -> Iterator[Finding]:
+    """Yield a finding if the repository holds what nobody can restore from."""
+    if keys := catalog.damaged:
+        yield Finding(
+            check="backup.damaged",
+            subject=f"repository/{repository}",
+            severity=Severity.WARNING,
+            summary=f"{len(keys)} of its backups damaged or not readable; they do not count",
+            remedy="opsd backups list --all; how to go on: docs/repositories.md#damage",
+            facts={"newest": keys[-1], "repository": repository},
         )
 
 

@@ -59,6 +59,7 @@ class Reading:
     repository: Repository
     backups: tuple[Held, ...] = ()
     problems: tuple[Problem, ...] = ()
+    damaged: tuple[str, ...] = ()  #: keys of what nobody can restore from
     error: str = ""  #: empty when it could be read
 
 
@@ -125,7 +126,12 @@ def _read(repository: Repository, prefix: str) -> Reading:
     except OpsdError as exc:
         return Reading(repository=repository, error=str(exc))
     held = (Held(repository=repository.name, backup=backup) for backup in catalog.backups)
-    return Reading(repository=repository, backups=tuple(held), problems=catalog.problems)
+    return Reading(
+        repository=repository,
+        backups=tuple(held),
+        problems=catalog.problems,
+        damaged=catalog.damaged,
+    )
 
 
 def _open_address(place: Place) -> Repository:

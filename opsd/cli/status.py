@@ -120,7 +120,8 @@ def _exit_status(records: Records, readings: Sequence[Reading]) -> Exit:
     ended_badly = any(
         one.last and one.last.outcome is not Outcome.COMPLETED for one in records.jobs
     )
-    if ended_badly or records.findings or records.undelivered:
+    damaged = any(reading.damaged for reading in readings)
+    if ended_badly or damaged or records.findings or records.undelivered:
         return Exit.FINDINGS
     return Exit.COMPLETED
 
@@ -147,6 +148,7 @@ def _as_json(records: Records, readings: Sequence[Reading]) -> dict[str, Any]:
                 "readable": not reading.error,
                 "error": reading.error,
                 "newest": [held_json(held) for held in newest(reading.backups)],
+                "damaged": reading.damaged,
             }
             for reading in readings
         ],
@@ -224,6 +226,12 @@ def _show_series(screen: Screen, readings: Sequence[Reading], now: datetime) -> 
             screen.detail(told, indent=0, mark="✗ ", tone=Tone.BAD)
         elif not reading.backups:
             screen.line(f"{reading.repository.name} holds no backup yet.", Tone.WARNING)
+        if damaged := reading.damaged:
+            told = f"{reading.repository.name} holds {count_text(len(damaged), 'damaged backup')}"
+            screen.detail(f"{told}: {damaged[-1]}", indent=0, mark="✗ ", tone=Tone.BAD)
+            screen.detail(
+                "opsd backups list --all; docs/repositories.md#damage", indent=2, mark="> "
+            )
 
 
 def _show_undelivered(screen: Screen, records: Records, now: datetime) -> None:

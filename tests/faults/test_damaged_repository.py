@@ -65,7 +65,7 @@ def test_a_damaged_manifest_is_told_by_list_and_run_and_its_data_is_not_taken_aw
     [run] = ran.json["runs"]
     told = {one["check"]: one["subject"] for one in run["findings"]}
     assert f"{manifest.name}: not a readable manifest" in listed.out
-    assert told == {"backup.catalog_damaged": "repository/disk"}
+    assert told == {"backup.damaged": "repository/disk"}
     assert run["outcome"] == "completed"
     assert data.exists()
     assert home.good_backups()[DATABASE] == known + 1, "mended, it counts again"

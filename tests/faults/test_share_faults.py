@@ -270,7 +270,7 @@ def test_the_lock_of_a_killed_restic_does_not_stop_the_next_run(tmp_path: Path) 
     shares.build_share(tmp_path / "share")
     (tmp_path / "share/large").write_bytes(os.urandom(40 << 20))
     rig = shares.in_directory("restic", tmp_path / "share", tmp_path)
-    rig.engine.prepare(known=(), deadline=deadline())
+    rig.engine.prepare(known=(), damaged=False, deadline=deadline())
     store = Path(rig.engine.location)
     argv = ["restic", "-r", str(store), "--limit-upload", "1", "backup", str(rig.path)]
     environment = os.environ | {"RESTIC_PASSWORD": shares.PASSWORD, "HOME": str(tmp_path)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -203,6 +204,40 @@ def test_flipped_bytes_are_told_stay_known_and_never_count_as_a_backup(home: Hom
     assert {one: before[one] - 1 for one in BOTH} == known
     assert "2 backups in disk damaged" in listed.out
     assert home.opsd("backups", "verify").status == 0, "a later proof counts again"
+
+
+def test_nothing_is_built_on_damaged_data_and_the_page_says_how_to_go_on(home: Home) -> None:
+    pack, file = damaged_pack(home), damaged_file(home)
+    for path in (pack, file):
+        shares.flip(path)
+    assert home.opsd("backups", "verify").status == 1
+
+    on_damage = home.opsd("run-job", "nfs-backup", "-o", "json")
+    heal(home, pack=pack.name, file=file)
+    healed = home.opsd("run-job", "nfs-backup", "-o", "json")
+
+    assert on_damage.status == 1
+    assert {check for check, _ in told(on_damage).values()} >= {"backup.corrupted"}
+    assert healed.status == 0, healed.out
+    assert {one["subject"] for one in healed.json["runs"][0]["artifacts"]} == BOTH
+    assert "backup.damaged" in {check for check, _ in told(healed).values()}
+    assert home.opsd("status").status == 3, "the damaged ones are still there, and shown"
+
+
+def heal(home: Home, *, pack: str, file: Path) -> None:
+    """What docs/repositories.md says under Damage."""
+    environment = {**os.environ, "RESTIC_PASSWORD": home.environment["CANARY_RESTIC"]}
+    restic = ["restic", "-r", str(store(home))]
+    subprocess.run(
+        [*restic, "repair", "packs", pack],
+        env=environment,
+        cwd=home.place,
+        check=True,
+        capture_output=True,
+    )
+    inside = Path(*file.relative_to(home.repository / "rsync/rsync").parts[1:])
+    for snapshot in (home.repository / "rsync/rsync").iterdir():
+        (snapshot / inside).unlink(missing_ok=True) if snapshot.is_dir() else None
 
 
 def damaged_pack(home: Home) -> Path:

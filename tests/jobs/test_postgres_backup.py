@@ -298,7 +298,7 @@ def test_a_manifest_that_cannot_be_read_is_told_and_stays(
 
     job = dumps.run_job(dumps.settings_of(empty_pg, tmp_path), [repository], tmp_path)
 
-    assert job.checks == {"repository/memory": "backup.catalog_damaged"}
+    assert job.checks == {"repository/memory": "backup.damaged"}
     assert "database/main/app/20200101T000000Z.json" in keys(repository)
 
 

@@ -202,7 +202,7 @@ class Rig:
 
     def copy(self, *, run_id: str = RUNS[0]) -> Snapshot:
         """The engine's part alone: nothing is published."""
-        self.engine.prepare(known=(), deadline=deadline())
+        self.engine.prepare(known=(), damaged=False, deadline=deadline())
         self.slots += 1
         with livedata.stage(self.scratch) as added:
             return self.engine.copy(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from opsd.backup.catalog import Catalog
 from opsd.backup.delivery import Corrupted, Delivery, Published
 from opsd.backup.manifest import Manifest
 from opsd.backup.naming import subject
@@ -148,19 +147,6 @@ def _reason_and_remedy(exc: OpsdError) -> tuple[str, str]:
     if isinstance(exc, DumpFailed | RightsMissing | ServerRefused | ServerUnreachable):
         return printable(exc.reason), exc.remedy
     return printable(str(exc)), "opsd check; older backups are untouched"
-
-
-def damaged(repository: str, catalog: Catalog) -> Iterator[Finding]:
-    """What a repository holds that cannot be read as a backup."""
-    if catalog.problems:
-        yield Finding(
-            check="backup.catalog_damaged",
-            subject=f"repository/{repository}",
-            severity=Severity.WARNING,
-            summary=f"{len(catalog.problems)} objects are not what their names say",
-            remedy=f"opsd backups verify; first: {catalog.problems[0].reason}",
-            facts={"first": catalog.problems[0].key},
-        )
 
 
 def artifact(repository: str, published: Published, *, duration_s: float) -> Artifact:

@@ -28,7 +28,7 @@ from opsd.backup.catalog import AlreadyPublished, Backup, Condition, publish
 from opsd.backup.manifest import Level, Manifest, Verification
 from opsd.backup.repository import Repository
 from opsd.backup.share import livedata, rotation
-from opsd.backup.share.engine import Damaged, Engine, Incomplete, Snapshot, Source
+from opsd.backup.share.engine import Damaged, Engine, Incomplete, Part, Snapshot, Source
 from opsd.backup.share.guards import (
     Inventory,
     Probed,
@@ -146,10 +146,13 @@ def back_up(share: Share, engine: Engine, *, before: Sequence[Backup], how: How)
         TransientError, PermanentError, DeadlineExceeded: anything else.
     """
     seen = look(share, engine, before=before, how=how)
-    engine.prepare(known=[one.manifest for one in before], deadline=how.deadline)
+    damaged = any(one.condition is Condition.FAILED for one in before)
+    engine.prepare(known=[one.manifest for one in before], damaged=damaged, deadline=how.deadline)
     notes = how.scratch / "rotation.json"
     slots = [how.slot, *(one.manifest.slot for one in before)]
     part = rotation.next_part(notes, of=rotation.parts(slots, within=how.verify_within))
+    if damaged:
+        part = Part(n=1, of=1)  # what is damaged there may be part of this backup too
     with livedata.stage(how.scratch) as added:
         databases = livedata.copy_databases(
             share,

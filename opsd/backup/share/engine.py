@@ -98,8 +98,14 @@ class Engine(Protocol):
         """
         ...
 
-    def prepare(self, *, known: Sequence[Manifest], deadline: Deadline) -> None:
+    def prepare(self, *, known: Sequence[Manifest], damaged: bool, deadline: Deadline) -> None:
         """Make sure that the store is there; a new one is made only when `known` is empty.
+
+        Args:
+            known: every backup of the share that has a manifest.
+            damaged: one of them is known to be: what `copy` reads it reads from the share,
+                however much of it the store seems to have.
+            deadline: when it must be over.
 
         Raises:
             StoreVanished: `known` backups should be there, and there is no store.

@@ -11,6 +11,7 @@ Limits: restic prints names that are not UTF-8 lossily in JSON; nothing here rel
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,6 +123,24 @@ def version(*, deadline: Deadline) -> str:
     return text
 
 
+class _Lock(msgspec.Struct, frozen=True):
+    """Who locked a repository, as restic wrote it down."""
+
+    hostname: str
+    pid: int
+
+    def is_dead(self) -> bool:
+        """Whether it was a process of this machine that does not run any more."""
+        if self.hostname != os.uname().nodename:
+            return False
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        return name != "restic" or rest.split()[0] in ("Z", "X")
+
+
 class ResticCommand:
     """restic with its store, cache and environment. Used by one thread."""
 
@@ -170,9 +189,27 @@ class ResticCommand:
         )
 
     def unlock(self, *, deadline: Deadline) -> None:
-        """Remove the locks whose owner is provably gone."""
+        """Remove the locks whose owner is provably gone. Only under opsd's lease.
+
+        restic takes a dead process that nobody reaped for alive, and so another program
+        that got its number; those are looked at here.
+        """
         self._once(("unlock",), deadline=deadline)
+        locks = self._locks(deadline=deadline)
+        if locks and all(lock.is_dead() for lock in locks):
+            self._once(("unlock", "--remove-all"), deadline=deadline)
         log.warning("restic_lock.removed", store=self.location)
+
+    def _locks(self, *, deadline: Deadline) -> list[_Lock]:
+        ids: list[bytes] = []
+        self._once(("list", "locks", "--no-lock"), deadline=deadline, on_line=ids.append)
+        contents: list[bytes] = []
+        for one in ids:
+            args = ("cat", "--no-lock", "lock", one.decode())
+            content: list[bytes] = []
+            self._once(args, deadline=deadline, on_line=content.append)
+            contents.append(b"\n".join(content))
+        return [msgspec.json.decode(content, type=_Lock) for content in contents]
 
     def collect(
         self, *args: str, into: type[StructT], deadline: Deadline, accept: Sequence[int] = ()

@@ -93,6 +93,7 @@ class ResticEngine:
         self._pruned = scratch / "pruned"
         self._clock = clock
         self._known = 0
+        self._damaged = False
         self._tag = f"share={naming.quote(share.name)}"
 
     @property
@@ -104,9 +105,10 @@ class ResticEngine:
         """The version of restic; see `Engine.require`."""
         return version(deadline=deadline)
 
-    def prepare(self, *, known: Sequence[Manifest], deadline: Deadline) -> None:
+    def prepare(self, *, known: Sequence[Manifest], damaged: bool, deadline: Deadline) -> None:
         """See `Engine.prepare`. Asking restic costs half a second, so `copy` finds out too."""
         self._known = len(known)
+        self._damaged = damaged
         if known:
             return
         try:
@@ -170,6 +172,7 @@ class ResticEngine:
         return (
             "backup",
             "--no-scan",
+            *(("--force",) if self._damaged else ()),  # no file is taken from an older snapshot
             *("--host", HOST, "--group-by", "host,paths"),
             *("--tag", f"opsd,{self._tag},run={run_id}"),
             *excludes,

@@ -43,12 +43,13 @@ from opsd.backup.share.rsync.lists import SentFiles, difference, is_below, list_
 from opsd.backup.share.rsync.machine import Machine
 from opsd.backup.share.rsync.snapshots import SnapshotDirectory, parsed
 from opsd.clients.process import run
-from opsd.clock import Deadline
-from opsd.errors import PermanentError
+from opsd.clock import Clock, Deadline
+from opsd.errors import OpsdError, PermanentError
 from opsd.progress import NoProgress, Progress
 from opsd.text import printable
 
 LINKED_TO = 2  # snapshots: the last one, and the first attempt of the same run
+GIVE_UP_S = 60.0  # for taking away what a failed run had copied
 
 
 class RsyncEngine:
@@ -86,7 +87,13 @@ class RsyncEngine:
             rsynccommand.parse_version(done.stdout, self._machine.host)
         return text
 
-    def prepare(self, *, known: Sequence[Manifest], deadline: Deadline) -> None:
+    def prepare(
+        self,
+        *,
+        known: Sequence[Manifest],
+        damaged: bool,  # noqa: ARG002 - a file that is missing in a snapshot is copied anyway
+        deadline: Deadline,
+    ) -> None:
         """See `Engine.prepare`."""
         there = self._store.exists(deadline=deadline)
         if not there and known:
@@ -117,7 +124,11 @@ class RsyncEngine:
         flags = (*KEEP_ALL, *(() if as_root else ("-M--fake-super",)), *links)
         command = (*flags, *rsynccommand.filters(source))
         newest = previous[-1] if previous else ""
-        with self._workspace() as work, contextlib.closing(SentFiles(work)) as sent:
+        with (
+            self._workspace() as work,
+            contextlib.closing(SentFiles(work)) as sent,
+            self._given_up(partial, clock=deadline.clock),
+        ):
             self._store.discard(partial, deadline=deadline)
             vanished = self._transfer(
                 (*command, f"{source.share.path}/"), partial, sent,
@@ -148,6 +159,16 @@ class RsyncEngine:
                 "command": [printable(part) for part in ("rsync", *command)],
             },
         )
+
+    @contextlib.contextmanager
+    def _given_up(self, partial: str, *, clock: Clock) -> Iterator[None]:
+        """Take what is under way away when it fails: on a full disk it would keep it full."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OpsdError):
+                self._store.discard(partial, deadline=Deadline.after(GIVE_UP_S, clock))
+            raise
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[Path]:
