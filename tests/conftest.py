@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import os
+import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.rig import parts, postgres, s3, scratch
+from opsd import secrets
+from tests.rig import cheapkeys, parts, postgres, s3, scratch
 from tests.rig import sink as http_sink
 from tests.rig import sshd as ssh_rig
 
 PgOf = Callable[[int], postgres.PgServer]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Find the programs of the set-up, and clear what a killed run left."""
     parts.put_cache_on_path()
     scratch.sweep()
+    programs = scratch.make_directory("programs")
+    config.add_cleanup(functools.partial(shutil.rmtree, programs))
+    if cheapkeys.install(programs):
+        os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
+
+
+@pytest.fixture(autouse=True)
+def no_secret_of_another_test() -> Iterator[None]:
+    """What one test revealed is not redacted in the next."""
+    before = secrets._revealed
+    yield
+    secrets._revealed = before
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.conftest import PgOf
-from tests.rig import postgres, scratch
+from tests.rig import cheapkeys, postgres, scratch
 from tests.rig.postgres import PgServer
 from tests.rig.s3 import S3Server
 from tests.rig.server import listens
@@ -170,6 +171,26 @@ def test_rsync_copies_through_the_sshd(sshd: SshServer, rsync: Path, tmp_path: P
     )
 
     assert (tmp_path / "b").read_text() == "content"
+
+
+@pytest.mark.parametrize(("password", "opens"), [("canary", True), ("canari", False)])
+def test_a_store_with_a_cheap_key_is_one_that_restic_opens_with_its_password_only(
+    restic: Path, tmp_path: Path, password: str, *, opens: bool
+) -> None:
+    command = [str(restic), "--repo", str(tmp_path / "store"), "--no-cache"]
+    made = {**os.environ, "RESTIC_PASSWORD": "canary"}
+    subprocess.run([*command, "init"], env=made, check=True, capture_output=True)
+
+    done = subprocess.run(
+        [*command, "check"],
+        env={**made, "RESTIC_PASSWORD": password},
+        check=False,
+        capture_output=True,
+    )
+
+    assert (done.returncode == 0) is opens
+    [key] = (tmp_path / "store/keys").iterdir()
+    assert json.loads(key.read_bytes())["N"] == cheapkeys.CHEAPEST["N"]
 
 
 def test_restic_is_new_enough(restic: Path) -> None:
