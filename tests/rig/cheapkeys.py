@@ -1,7 +1,7 @@
 """Let restic's stores open at once: their key costs a test nothing to try a password on.
 
 restic makes a key so that one try of a password takes half a second of processor time, and pays
-that at every start; half of what all tests of shares take. `install` puts a ``restic`` on PATH
+that at every start: most of what tests of shares cost. `install` puts a ``restic`` on PATH
 that is the real one, except that after ``init`` of a store on this machine it seals the store's
 master key anew, under the same password, with the cheapest scrypt that restic accepts.
 
