@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
+
 from opsd import __version__
 from opsd.backup.catalog import AlreadyPublished, publish, read_back
 from opsd.backup.manifest import Level, Manifest, Verification, data_key
@@ -24,6 +26,8 @@ from opsd.backup.stream import Fanout, NoRepositoryLeft, Write
 from opsd.clock import Deadline
 from opsd.errors import OpsdError, PermanentError, TransientError
 from opsd.progress import Progress
+
+log = structlog.get_logger()
 
 
 class Corrupted(PermanentError):
@@ -81,12 +85,19 @@ def deliver(order: Order, produce: Callable[[Write], Source]) -> Delivery:
     key = data_key(
         order.subject, order.slot, order.run_id, order.suffix + (".age" * bool(order.recipients))
     )
+    started = order.deadline.clock.monotonic()
     with Fanout(order.repositories, key, run_id=order.run_id, size_hint=order.size_hint) as fanout:
         try:
             source = produce(fanout.write)
         except NoRepositoryLeft:
             return Delivery(published={}, failures=fanout.failures)
         stored = fanout.commit()
+    log.info(
+        "dump.stored",
+        subject=order.subject,
+        repositories=sorted(stored),
+        duration_s=round(order.deadline.clock.monotonic() - started, 3),
+    )
     return _Proof(order, stored, fanout.failures).conclude(source)
 
 

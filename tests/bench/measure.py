@@ -7,6 +7,7 @@ process itself (its high-water mark), without the programs that it drives.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import statistics
 import subprocess
@@ -26,14 +27,17 @@ class Measured:
     wall_s: float
     cpu_s: float  #: user and system, descendants included
     peak_mib: float  #: resident, of the process itself
+    stage_s: float = 0.0  #: wall time of the stage that was asked for, from the log; 0: none
 
 
 class Failed(Exception):
     """A measured command did not end as it must."""
 
 
-def measure(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> Measured:
-    """Run a command to its end.
+def measure(
+    argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, stage: str = ""
+) -> Measured:
+    """Run a command to its end; `stage` is a log event whose ``duration_s`` are added up.
 
     Raises:
         Failed: its exit status is not 0; with what it wrote.
@@ -58,15 +62,21 @@ def measure(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None)
                 break
             time.sleep(_SAMPLE_S)
         process.returncode = os.waitstatus_to_exitcode(status)
+        words.seek(0)
+        said = words.read().decode(errors="replace")
         if process.returncode:
-            words.seek(0)
-            said = words.read().decode(errors="replace")[-2000:]
-            raise Failed(f"{argv}: exit status {process.returncode}: {said}")
+            raise Failed(f"{argv}: exit status {process.returncode}: {said[-2000:]}")
     return Measured(
         wall_s=time.monotonic() - started,
         cpu_s=usage.ru_utime + usage.ru_stime,
         peak_mib=peak_kib / 1024,
+        stage_s=_stage_s(said, stage) if stage else 0.0,
     )
+
+
+def _stage_s(log: str, event: str) -> float:
+    lines = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
+    return sum(float(line["duration_s"]) for line in lines if line["event"] == event)
 
 
 def interleaved(
@@ -86,6 +96,7 @@ def median(measured: Sequence[Measured]) -> Measured:
         wall_s=statistics.median(m.wall_s for m in measured),
         cpu_s=statistics.median(m.cpu_s for m in measured),
         peak_mib=statistics.median(m.peak_mib for m in measured),
+        stage_s=statistics.median(m.stage_s for m in measured),
     )
 
 

@@ -209,6 +209,7 @@ def _copy_until_still(
     exclude = livedata.unwatched(source.share, seen.found, databases)
 
     def copy_once(walk: Inventory) -> tuple[Snapshot, Inventory]:
+        started = how.deadline.clock.monotonic()
         snapshot = engine.copy(
             source,
             run_id=how.run_id,
@@ -216,6 +217,8 @@ def _copy_until_still(
             deadline=how.deadline,
             progress=how.progress,
         )
+        duration_s = round(how.deadline.clock.monotonic() - started, 3)
+        log.info("copy.ended", share=source.share.name, duration_s=duration_s)
         after = changed_since(source.share, walk, exclude=exclude, deadline=how.deadline)
         return snapshot, after
 
