@@ -228,13 +228,14 @@ def heal(home: Home, *, pack: str, file: Path) -> None:
     """What docs/repositories.md says under Damage."""
     environment = {**os.environ, "RESTIC_PASSWORD": home.environment["CANARY_RESTIC"]}
     restic = ["restic", "-r", str(store(home))]
-    subprocess.run(
-        [*restic, "repair", "packs", pack],
-        env=environment,
-        cwd=home.place,
-        check=True,
-        capture_output=True,
-    )
+    for repair in (("packs", pack), ("snapshots", "--forget")):
+        subprocess.run(
+            [*restic, "repair", *repair],
+            env=environment,
+            cwd=home.place,
+            check=True,
+            capture_output=True,
+        )
     inside = Path(*file.relative_to(home.repository / "rsync/rsync").parts[1:])
     for snapshot in (home.repository / "rsync/rsync").iterdir():
         (snapshot / inside).unlink(missing_ok=True) if snapshot.is_dir() else None
