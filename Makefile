@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 TESTS ?= tests
 # Whole files, in the order of their folders: what a file starts is started once, and those with
 # real servers begin first, so that no worker waits for another at the end.
-SPREAD = -n 2 --dist loadfile --no-loadscope-reorder
+SPREAD = -n 3 --dist loadfile --no-loadscope-reorder
 CHECKED = opsd jobs tests tools deploy
 
 export OPSD_CACHE := $(abspath $(CACHE))

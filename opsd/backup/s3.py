@@ -41,7 +41,7 @@ SMALLEST_PART_BYTES = 8 << 20
 MOST_PARTS = 10_000
 PARTS_FOR_HINT = 9_000  # what a hint is spread over: it may be a little wrong
 HINT_MARGIN = 1.2
-IN_FLIGHT_BYTES = 48 << 20  # of all uploads together, besides the part that each one fills
+IN_FLIGHT_BYTES = 32 << 20  # of all uploads together, besides the part that each one fills
 SENDERS = 4  # threads
 ABORT_PATIENCE_S = 15.0  # for parts under way, before they are abandoned
 
