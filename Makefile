@@ -14,6 +14,8 @@ CHECKED = opsd jobs tests tools deploy
 export OPSD_CACHE := $(abspath $(CACHE))
 export VENV PYTHON
 export PATH := $(abspath $(BIN)):$(OPSD_CACHE)/bin:$(PATH)
+# Tests and benches start opsd hundreds of times: as installed, with its bytecode on disk.
+unexport PYTHONDONTWRITEBYTECODE
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
