@@ -1,9 +1,8 @@
-"""One stream into several repositories, proven by reading it back.
+"""One stream into several repositories, committed only when it is known to be whole.
 
 A program that dies half-way leaves bytes that look like a backup. So nothing is committed
-before the program has ended with status 0, and nothing is believed before the stored bytes
-were read again, counted, hashed, and parsed by a reader of their format. A repository that
-fails does not stop the others.
+before the program has ended with status 0 and a reader of its format has read the stream to
+its end. A repository that fails does not stop the others.
 
 Limits: the repositories are written in turn by one thread, so the slowest sets the pace.
 Memory is bounded by the pieces in flight, whatever the size of the stream.

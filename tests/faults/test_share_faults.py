@@ -7,7 +7,6 @@ import ctypes
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -157,33 +156,8 @@ def test_root_squash_gets_the_line_for_the_exports(tmp_path: Path) -> None:
     assert "no_root_squash" in finding.remedy
 
 
-@contextlib.contextmanager
-def churn(directory: Path) -> Iterator[None]:
-    """Files that come, change and go all the time."""
-    directory.mkdir()
-    stop = threading.Event()
-
-    def work() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            path = directory / f"f{number % 50}"
-            if path.exists() and number % 3:
-                path.unlink()
-            else:
-                path.write_bytes(os.urandom(2000))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def test_files_that_change_and_vanish_are_copied_again_and_listed(rig: Rig) -> None:
-    with churn(rig.path / "busy"):
+    with shares.churning(rig.path / "busy"):
         made = rig.back_up()
 
     assert made.manifest.source["attempts"] == 2

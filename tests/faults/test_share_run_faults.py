@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,35 +98,10 @@ def test_a_share_that_is_not_there_fails_the_run_and_costs_nothing(
     assert len(sink.wait_for(messages + 1)) == messages + 1, "one message, not one per share"
 
 
-@contextlib.contextmanager
-def busy(directory: Path) -> Iterator[None]:
-    """Files that come, change and go all the time."""
-    directory.mkdir()
-    stop = threading.Event()
-
-    def work() -> None:
-        number = 0
-        while not stop.wait(0.005):
-            number += 1
-            path = directory / f"f{number % 50}"
-            if path.exists() and number % 3:
-                path.unlink()
-            else:
-                path.write_bytes(os.urandom(2000))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def test_files_that_change_and_vanish_are_a_finding_and_the_backup_is_good(home: Home) -> None:
     before = home.good_backups()
 
-    with busy(home.share / "busy"):
+    with shares.churning(home.share / "busy", pause_s=0.005):
         done = home.opsd("run-job", "nfs-backup", "--fail-on", "warning", "-o", "json")
 
     assert done.status == 3, "completed, and not silent about it"

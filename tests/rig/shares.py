@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -283,3 +285,28 @@ def flip(path: Path, *, at: int = -1) -> None:
     path.write_bytes(content)
     path.chmod(stat.S_IMODE(status.st_mode))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@contextlib.contextmanager
+def churning(directory: Path, *, pause_s: float = 0.0) -> Iterator[None]:
+    """Files in a new directory that come, change and go all the time, `pause_s` apart."""
+    directory.mkdir()
+    stop = threading.Event()
+
+    def work() -> None:
+        number = 0
+        while not stop.wait(pause_s):
+            number += 1
+            path = directory / f"f{number % 50}"
+            if path.exists() and number % 3:
+                path.unlink()
+            else:
+                path.write_bytes(os.urandom(2000))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
