@@ -210,6 +210,9 @@ class AlertTarget(Table):
     min_severity: Literal["warning", "critical"] = Field(
         "warning", description="send only what is at least this severe"
     )
+    tags: tuple[str, ...] = Field(
+        (), description="names by which routes find it", examples=[["night"]]
+    )
 
 
 class Keep(Table):

@@ -32,7 +32,7 @@ from opsd.executors.process import Ended
 from opsd.model import Outcome
 from opsd.schedule import CLOCK_IS_SET, Timer, due
 from opsd.secrets import describe
-from opsd.state import Compose, State
+from opsd.state import State, Tell
 
 log = structlog.get_logger()
 
@@ -50,6 +50,8 @@ class Scheduled:
     cron: Cron
     timeout: timedelta
     catch_up: timedelta | None = None  #: how late a run is still worth it; None: until the next
+    jitter: timedelta = timedelta(0)  #: a run starts up to this much later
+    retries: int = 0  #: tries after the first
 
 
 class Launcher(Protocol):
@@ -75,13 +77,13 @@ class Daemon:
         *,
         state: State,
         launcher: Launcher,
-        compose: Compose,
+        tell: Tell,
         clock: Clock,
     ) -> None:
         """Prepare; `run` starts."""
         self._jobs = tuple(jobs)
         self._state = state
-        self._ledger = Ledger(state=state, compose=compose, clock=clock)
+        self._ledger = Ledger(state=state, tell=tell, clock=clock)
         self._launcher = launcher
         self._clock = clock
         self._stop = threading.Event()

@@ -50,6 +50,9 @@ class Finding:
     summary: str  #: one sentence, at most 120 characters, no full stop
     remedy: str = ""  #: the next command or page to open; empty when there is none
     facts: Mapping[str, Fact] = field(default_factory=dict)  #: evidence; units in the keys
+    cause: str = ""  #: subject of the finding that this one follows from; told with that one
+    #: Told only when it has been open for so long, and its end when it was gone for as long.
+    steady_for: timedelta = timedelta(0)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -92,6 +95,8 @@ class Run:
     artifacts: tuple[Artifact, ...] = ()
     seen: tuple[str, ...] = ()  #: subjects whose absence from `findings` means health
     error: str = ""  #: what stopped it, in one line; empty when completed
+    attempt: int = 0  #: which try of its slot, counted from 1; 0: somebody asked for it
+    retry_at: datetime | None = None  #: its slot is tried again then, aware UTC
 
 
 class Change(enum.StrEnum):
@@ -130,3 +135,4 @@ class Message:
     severity: Severity
     title: str  #: at most 200 characters; says what to do
     body: str
+    tags: tuple[str, ...] = ()  #: goes to targets with one of these tags or names; none: to all

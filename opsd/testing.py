@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from opsd.alerts.policy import Policy, advance
 from opsd.backup.naming import check_key, check_prefix
 from opsd.backup.repository import (
     CHUNK_BYTES,
@@ -30,7 +31,9 @@ from opsd.backup.repository import (
 )
 from opsd.clock import Clock, Deadline
 from opsd.errors import ConfigError, PermanentError
+from opsd.incidents import AlertState
 from opsd.job import Context
+from opsd.model import Message, OpenFinding
 from opsd.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
@@ -59,6 +62,20 @@ class FakeClock:
         """Let time pass on both clocks."""
         self.wall += by
         self.ticks_s += by.total_seconds()
+
+
+def tell_nobody(
+    alerts: AlertState, _open_findings: Sequence[OpenFinding], _at: datetime
+) -> tuple[AlertState, tuple[Message, ...]]:
+    """A `opsd.state.Tell` that has nothing to say."""
+    return alerts, ()
+
+
+def tell_at_once(
+    alerts: AlertState, open_findings: Sequence[OpenFinding], at: datetime
+) -> tuple[AlertState, tuple[Message, ...]]:
+    """A `opsd.state.Tell` that knows no quiet hours: the policy with nothing configured."""
+    return advance(alerts, open_findings, at, policy=Policy())
 
 
 class MemoryRepository:

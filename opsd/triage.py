@@ -7,13 +7,14 @@ seen; about all others its silence means nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from opsd.model import Change, Finding, OpenFinding, Outcome, Run, Severity, Transition
 from opsd.text import shortened
 
 JOB_CHECK = "job.not_completed"
+OWN = "opsd"  # in whose name opsd reports on itself; no job can have it
 
 _REMEDY = {
     Outcome.FAILED: "opsd history --job {job}; then opsd run-job {job}",
@@ -44,36 +45,58 @@ def findings_of(run: Run) -> tuple[Finding, ...]:
 def transitions(
     run: Run, open_before: Iterable[OpenFinding], *, at: datetime
 ) -> Iterator[Transition]:
-    """Yield what a person has not been told yet.
+    """Yield what `run` changed.
 
     Args:
         run: the run that just ended.
         open_before: the open findings of the same job.
         at: when the run ended, aware UTC: the opening time of what is new.
     """
+    return changes(
+        run.job,
+        findings_of(run),
+        open_before,
+        at=at,
+        is_over=lambda finding: run.outcome is Outcome.COMPLETED or finding.subject in run.seen,
+    )
+
+
+def changes(
+    job: str,
+    findings: Iterable[Finding],
+    open_before: Iterable[OpenFinding],
+    *,
+    at: datetime,
+    is_over: Callable[[Finding], bool],
+) -> Iterator[Transition]:
+    """Yield the difference between what was open and what is found now.
+
+    Args:
+        job: in whose name.
+        findings: what is found now.
+        open_before: the open findings of the same job.
+        at: now, aware UTC: the opening time of what is new.
+        is_over: whether one that was open, and is not found now, is proven to be gone.
+    """
     known = {entry.finding.key: entry for entry in open_before}
-    now = {finding.key: finding for finding in findings_of(run)}
+    now = {finding.key: finding for finding in findings}
     for key, finding in now.items():
         before = known.get(key)
         if before is None:
-            yield Transition(change=Change.OPENED, finding=finding, job=run.job, opened_at=at)
+            yield Transition(change=Change.OPENED, finding=finding, job=job, opened_at=at)
         elif finding.severity != before.finding.severity:
             worse = finding.severity > before.finding.severity
             yield Transition(
                 change=Change.WORSENED if worse else Change.EASED,
                 finding=finding,
-                job=run.job,
+                job=job,
                 opened_at=before.opened_at,
             )
     for key, before in known.items():
-        if key not in now and _is_disproved(before.finding, run):
+        if key not in now and is_over(before.finding):
             yield Transition(
                 change=Change.RESOLVED,
                 finding=before.finding,
-                job=run.job,
+                job=job,
                 opened_at=before.opened_at,
             )
-
-
-def _is_disproved(finding: Finding, run: Run) -> bool:
-    return run.outcome is Outcome.COMPLETED or finding.subject in run.seen

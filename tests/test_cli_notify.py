@@ -42,7 +42,7 @@ def put_message(home: Path) -> None:
     )
     told = Message(key="test/1", severity=Severity.CRITICAL, title="It broke", body="Look at it")
     state = SqliteState(home / "state" / STATE_FILE, clock=SystemClock())
-    state.record(failed, compose=lambda _run, _changes: (told,))
+    state.record(failed, tell=lambda alerts, _open, _at: (alerts, (told,)))
     state.close()
 
 

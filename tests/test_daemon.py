@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 import structlog
 
-from opsd.alerts.policy import compose
 from opsd.cron import parse
 from opsd.daemon import LATE_TICKS, TICK, Daemon, Scheduled
 from opsd.errors import TransientError
 from opsd.executors.process import Ended, Ending
 from opsd.model import Finding, Outcome, Run, Severity
 from opsd.state.sqlite import SqliteState
-from opsd.testing import FakeClock
+from opsd.testing import FakeClock, tell_at_once
 
 MIDNIGHT = datetime(2026, 11, 22, 0, 0, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -56,7 +55,7 @@ def record(
         outcome=outcome,
         findings=findings,
     )
-    state.record(run, compose=compose)
+    state.record(run, tell=tell_at_once)
 
 
 class Children:
@@ -109,7 +108,7 @@ def make_daemon(
 ) -> Daemon:
     cron = parse(schedule, timezone=UTC, spread_by=JOB)
     jobs = [Scheduled(job=JOB, cron=cron, timeout=HOUR, catch_up=catch_up)]
-    return Daemon(jobs, state=state, launcher=children, compose=compose, clock=clock)
+    return Daemon(jobs, state=state, launcher=children, tell=tell_at_once, clock=clock)
 
 
 def tick(daemon: Daemon, times: int = 1) -> None:
@@ -377,7 +376,7 @@ import sys
 from datetime import UTC, timedelta
 from pathlib import Path
 from opsd import logs
-from opsd.alerts.policy import compose
+from opsd.testing import tell_at_once
 from opsd.clock import SystemClock
 from opsd.cron import parse
 from opsd.daemon import Daemon, Scheduled
@@ -391,13 +390,13 @@ children._command = (sys.executable, sys.argv[2], sys.argv[1])
 jobs = [Scheduled(job="test-job", cron=parse("@yearly", timezone=UTC, spread_by="j"),
                   timeout=timedelta(hours=1))]
 state = SqliteState(Path(sys.argv[1]), clock=clock)
-Daemon(jobs, state=state, launcher=children, compose=compose, clock=clock).run()
+Daemon(jobs, state=state, launcher=children, tell=tell_at_once, clock=clock).run()
 """
 _CHILD = """
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from opsd.alerts.policy import compose
+from opsd.testing import tell_at_once
 from opsd.clients.process import Process
 from opsd.clock import Deadline, SystemClock
 from opsd.executors.inline import run_now
@@ -418,7 +417,7 @@ def waits(ctx, settings):
 
 run_now(job_that(waits), Settings(), slot=datetime.fromisoformat(rest[2]),
         timeout=timedelta(hours=1), state=SqliteState(Path(path), clock=clock), clock=clock,
-        context=Contexts(folder), compose=compose)
+        context=Contexts(folder), tell=tell_at_once)
 """
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from opsd.alerts.policy import compose
 from opsd.clock import Deadline
 from opsd.config import Table
 from opsd.errors import ConfigError, LeaseHeld, PermanentError
@@ -19,7 +18,7 @@ from opsd.executors.inline import record_unfinished, run_now
 from opsd.job import Context, Job, Observation
 from opsd.model import Finding, Outcome, Run, Severity
 from opsd.state.sqlite import SqliteState
-from opsd.testing import FakeClock, context
+from opsd.testing import FakeClock, context, tell_at_once
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -101,7 +100,7 @@ def run_once(
         state=state,
         clock=clock,
         context=contexts or Contexts(tmp_path),
-        compose=compose,
+        tell=tell_at_once,
         dry_run=dry_run,
     )
 
@@ -170,7 +169,7 @@ def test_who_knows_better_says_how_a_run_died(state: SqliteState) -> None:
     state.begin(job="test-job", run_id="dead", slot=NOON, at=NOON)
 
     record_unfinished(
-        "test-job", state=state, compose=compose, outcome=Outcome.TIMED_OUT, error="killed"
+        "test-job", state=state, tell=tell_at_once, outcome=Outcome.TIMED_OUT, error="killed"
     )
 
     (run,) = state.runs()
@@ -206,7 +205,7 @@ import json, os, signal, sys, threading, time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from opsd import logs
-from opsd.alerts.policy import compose
+from opsd.testing import tell_at_once
 from opsd.clients.process import Process
 from opsd.clock import Deadline, SystemClock
 from opsd.executors import inline
@@ -246,7 +245,7 @@ def waits(ctx, settings):
 
 run = inline.run_now(job_that({"hangs": hangs_in_the_kernel, "waits": waits}[what]), Settings(),
     slot=datetime(2026, 11, 22, 12, 0, tzinfo=UTC), timeout=timedelta(seconds=float(sys.argv[3])),
-    state=state, clock=clock, context=Contexts(folder), compose=compose)
+    state=state, clock=clock, context=Contexts(folder), tell=tell_at_once)
 print(run.outcome.value, flush=True)
 """
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,17 @@ def nothing_revealed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def target(
-    url: str, tmp_path: Path, *, name: str = "phone", min_severity: str = "warning"
+    url: str,
+    tmp_path: Path,
+    *,
+    name: str = "phone",
+    min_severity: str = "warning",
+    tags: Sequence[str] = (),
 ) -> AlertTarget:
     path = tmp_path / f"url-of-{name}"
     path.write_text(url)
     return AlertTarget.model_validate(
-        {"name": name, "url": Secret(f"file:{path}"), "min_severity": min_severity}
+        {"name": name, "url": Secret(f"file:{path}"), "min_severity": min_severity, "tags": tags}
     )
 
 
@@ -161,9 +167,22 @@ def test_a_target_wants_its_severity_and_worse(tmp_path: Path) -> None:
         ]
     )
 
-    assert notifier.targets(Severity.INFO) == ()
-    assert notifier.targets(Severity.WARNING) == ("all",)
-    assert notifier.targets(Severity.CRITICAL) == ("all", "night")
+    assert notifier.targets(replace(MESSAGE, severity=Severity.INFO)) == ()
+    assert notifier.targets(replace(MESSAGE, severity=Severity.WARNING)) == ("all",)
+    assert notifier.targets(replace(MESSAGE, severity=Severity.CRITICAL)) == ("all", "night")
+
+
+def test_a_message_with_tags_goes_to_targets_of_that_tag_or_name(tmp_path: Path) -> None:
+    notifier = Notifier(
+        [
+            target("json://127.0.0.1:1/", tmp_path, name="phone"),
+            target("json://127.0.0.1:1/", tmp_path, name="chat", tags=["night", "team"]),
+        ]
+    )
+
+    assert notifier.targets(replace(MESSAGE, tags=("night",))) == ("chat",)
+    assert notifier.targets(replace(MESSAGE, tags=("phone",))) == ("phone",)
+    assert notifier.targets(replace(MESSAGE, tags=("nobody",))) == ("phone", "chat")
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,11 @@ class Phones:
         self.accepted: list[tuple[str, str]] = []
         self.asked: list[tuple[str, str]] = []
 
-    def targets(self, severity: Severity) -> Sequence[str]:
+    def targets(self, message: Message) -> Sequence[str]:
         return [
             name
             for name in self.behaviour
-            if severity is Severity.CRITICAL or not name.startswith("critical")
+            if message.severity is Severity.CRITICAL or not name.startswith("critical")
         ]
 
     def send(self, target: str, message: Message, *, deadline: Deadline) -> None:
@@ -77,7 +77,7 @@ def tell(state: SqliteState, *keys: str, severity: Severity = Severity.CRITICAL)
             duration=timedelta(0),
             outcome=Outcome.COMPLETED,
         )
-        state.record(run, compose=lambda _run, _changed, one=message: (one,))  # type: ignore[misc]
+        state.record(run, tell=lambda alerts, _open, _at, one=message: (alerts, (one,)))  # type: ignore[misc]
 
 
 def send(state: SqliteState, phones: Phones, clock: FakeClock, *, seconds: float = 60) -> Delivery:

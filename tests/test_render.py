@@ -34,7 +34,7 @@ def change(
 
 
 def text(*changes: Transition, at: datetime = NOON) -> str:
-    return body(changes, job="postgres-backup", at=at, timezone=UTC)
+    return body(changes, at=at, timezone=UTC)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_message_gives_evidence_and_the_next_command() -> None:
 
 
 def test_times_are_those_of_the_operator() -> None:
-    told = body([change()], job="j", at=NOON, timezone=ZoneInfo("Europe/Berlin"))
+    told = body([change()], at=NOON, timezone=ZoneInfo("Europe/Berlin"))
 
     assert "since Sun 22 Nov 13:00 CET" in told
 

@@ -20,7 +20,7 @@ import structlog
 
 from opsd.clock import Clock, Deadline
 from opsd.errors import DeadlineExceeded, LeaseHeld
-from opsd.model import Message, Severity
+from opsd.model import Message
 from opsd.secrets import describe
 from opsd.state import OutboxEntry, State
 
@@ -34,8 +34,8 @@ LEASE = "opsd.delivery"  # the dot keeps it apart from the names of jobs
 class Notifier(Protocol):
     """What brings messages to people."""
 
-    def targets(self, severity: Severity) -> Sequence[str]:
-        """Names of the targets that want messages of this severity."""
+    def targets(self, message: Message) -> Sequence[str]:
+        """Names of the targets that want this message."""
         ...
 
     def send(self, target: str, message: Message, *, deadline: Deadline) -> None:
@@ -103,7 +103,7 @@ class _Pass:
         return Delivery(delivered=delivered, failed=failed, errors=errors)
 
     def _deliver(self, entry: OutboxEntry) -> bool:
-        wanted = self._notifier.targets(entry.message.severity)
+        wanted = self._notifier.targets(entry.message)
         errors = [
             f"{target}: {error}"
             for target in wanted

@@ -35,13 +35,14 @@ def title(changes: Sequence[Transition]) -> str:
     return f"{_heading(first)}: {shortened(what, room)}{more}"
 
 
-def body(changes: Sequence[Transition], *, job: str, at: datetime, timezone: tzinfo) -> str:
+def body(changes: Sequence[Transition], *, at: datetime, timezone: tzinfo) -> str:
     """The evidence and the next command of the first few changes; plain text."""
     parts = [_paragraph(change, at=at, timezone=timezone) for change in changes[:FINDINGS_SHOWN]]
     hidden = len(changes) - len(parts)
     if hidden:
         parts.append(f"and {hidden} more: opsd findings")
-    return "\n\n".join((*parts, f"found by {printable(job)}"))
+    jobs = ", ".join(dict.fromkeys(printable(change.job) for change in changes))
+    return "\n\n".join((*parts, f"found by {jobs}"))
 
 
 def lasting(duration: timedelta) -> str:

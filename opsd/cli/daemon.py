@@ -9,7 +9,6 @@ Limits: the configuration is read once; restart the daemon after a change.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
@@ -27,8 +26,6 @@ from opsd.errors import ConfigError, PermanentError
 
 if TYPE_CHECKING:
     from opsd.daemon import Scheduled
-    from opsd.model import Message, Run, Transition
-    from opsd.state import Compose
 
 PLAN_S = 60.0  # for reading the configuration, on a busy Raspberry Pi
 
@@ -40,7 +37,11 @@ def run() -> None:
     Each run is a process of its own; what was missed while nothing ran is told. The
     configuration is read once: restart after a change.
     """
+    import msgspec  # noqa: PLC0415 - not for --help
+
     from opsd import logs  # noqa: PLC0415 - loads structlog
+    from opsd.alerts.policy import Policy  # noqa: PLC0415 - not for --help
+    from opsd.cli.wiring import telling  # noqa: PLC0415 - not for --help
     from opsd.daemon import Daemon  # noqa: PLC0415 - loads apscheduler
     from opsd.executors.process import Children  # noqa: PLC0415 - likewise
     from opsd.state.sqlite import SqliteState  # noqa: PLC0415 - likewise
@@ -56,7 +57,9 @@ def run() -> None:
             _scheduled(plan["jobs"], timezone),
             state=state,
             launcher=Children(config=path, clock=clock),
-            compose=_compose(timezone) if plan["alert_targets"] else _tell_nobody,
+            tell=telling(
+                msgspec.convert(plan["policy"], Policy), somebody=bool(plan["alert_targets"])
+            ),
             clock=clock,
         ).run()
     finally:
@@ -87,16 +90,6 @@ def _plan(config: Path, clock: SystemClock) -> dict[str, Any]:
     return told
 
 
-def _compose(timezone: ZoneInfo) -> Compose:
-    from opsd.alerts import policy  # noqa: PLC0415 - not for --help
-
-    return functools.partial(policy.compose, timezone=timezone)
-
-
-def _tell_nobody(_run: Run, _changes: Sequence[Transition]) -> tuple[Message, ...]:
-    return ()
-
-
 def _scheduled(jobs: Sequence[dict[str, Any]], timezone: ZoneInfo) -> list[Scheduled]:
     from opsd.cron import parse  # noqa: PLC0415 - not for --help
     from opsd.daemon import Scheduled  # noqa: PLC0415 - loads apscheduler
@@ -106,6 +99,9 @@ def _scheduled(jobs: Sequence[dict[str, Any]], timezone: ZoneInfo) -> list[Sched
             job=one["job"],
             cron=parse(one["schedule"], timezone=timezone, spread_by=one["job"]),
             timeout=timedelta(seconds=one["timeout_s"]),
+            catch_up=None if one["catch_up_s"] is None else timedelta(seconds=one["catch_up_s"]),
+            jitter=timedelta(seconds=one["jitter_s"]),
+            retries=one["retries"],
         )
         for one in jobs
         if one["enabled"]

@@ -54,12 +54,17 @@ def jobs() -> None:
     now = SystemClock().now()
     described = [_described(job, config, now) for job in JOBS]
     if wants_json():
+        import msgspec  # noqa: PLC0415 - not for --help
+
+        from opsd.cli.wiring import Wiring  # noqa: PLC0415 - not for --help
+
         print_json(
             {
                 "state_dir": str(config.state_dir),
                 "timezone": config.timezone.key,
                 "log_level": config.log_level,
                 "alert_targets": [target.name for target in config.targets],
+                "policy": msgspec.to_builtins(Wiring(config, SystemClock()).policy),
                 "jobs": described,
             }
         )
@@ -83,6 +88,9 @@ def _described(job: AnyJob, config: Config, now: datetime) -> dict[str, Any]:
         "due": None,
         "next_slot": None,
         "timeout_s": entry.timeout.total_seconds() if entry else None,
+        "catch_up_s": entry.catch_up.total_seconds() if entry and entry.catch_up else None,
+        "jitter_s": entry.jitter.total_seconds() if entry else None,
+        "retries": entry.retries if entry else None,
     }
     if entry and entry.enabled:
         cron = parse(entry.schedule, timezone=config.timezone, spread_by=job.name)

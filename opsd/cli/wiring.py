@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,13 +21,14 @@ from opsd.cli.calling import STATE_FILE
 from opsd.clock import Deadline, SystemClock
 from opsd.errors import ConfigError, OpsdError
 from opsd.job import Context
-from opsd.model import Message, Run, Transition
+from opsd.model import Run, Severity
 from opsd.progress import Progress
 
 if TYPE_CHECKING:
+    from opsd.alerts.policy import Policy
     from opsd.backup.repository import Repository
     from opsd.configfile import Config, JobEntry
-    from opsd.state import State
+    from opsd.state import State, Tell
 
 log = structlog.get_logger()
 
@@ -101,18 +102,51 @@ class Wiring:
                 state=state,
                 clock=self.clock,
                 context=functools.partial(self.context, progress=progress),
-                compose=self.compose,
+                tell=self.tell,
                 last_words=last_words,
                 dry_run=dry_run,
             )
 
-    def compose(self, run: Run, changes: Sequence[Transition]) -> Sequence[Message]:
-        """What people are told about a run; nothing, when there is nobody to tell."""
-        from opsd.alerts import policy  # noqa: PLC0415 - not for every command
+    @property
+    def policy(self) -> Policy:
+        """How people want to be told."""
+        from opsd.alerts.policy import Maintenance, Policy, Route  # noqa: PLC0415 - as above
 
-        if not self.config.targets:
-            return ()
-        return policy.compose(run, changes, timezone=self.config.timezone)
+        alerts, maintenance = self.config.document.alerts, self.config.document.maintenance
+        return Policy(
+            timezone=self.config.timezone.key,
+            quiet_hours=alerts.quiet_hours,
+            remind_critical=alerts.remind_critical or None,
+            remind_warning=alerts.remind_warning or None,
+            escalate_after=alerts.escalate_after,
+            escalate_to=alerts.escalate_to,
+            max_per_hour=alerts.max_per_hour,
+            routes=tuple(
+                Route(
+                    checks=route.checks,
+                    subjects=route.subjects,
+                    min_severity=Severity[route.min_severity.upper()],
+                    to=route.to,
+                )
+                for route in alerts.routes
+            ),
+            maintenance=tuple(
+                Maintenance(
+                    name=one.name,
+                    schedule=one.schedule,
+                    duration=one.duration,
+                    subjects=one.subjects,
+                    jobs=one.jobs,
+                )
+                for one in maintenance
+            ),
+            report=alerts.report,
+        )
+
+    @property
+    def tell(self) -> Tell:
+        """What people are told; nothing, when there is nobody to tell."""
+        return telling(self.policy, somebody=bool(self.config.targets))
 
     def context(
         self,
@@ -178,3 +212,12 @@ class Wiring:
                 f"make {path}: {exc.strerror}; opsd.state_dir must be writable"
             ) from exc
         return path
+
+
+def telling(policy: Policy, *, somebody: bool) -> Tell:
+    """The alert policy as the state calls it; silent when there is no target."""
+    from opsd.alerts.policy import advance  # noqa: PLC0415 - not for every command
+
+    if not somebody:
+        return lambda alerts, _open, _at: (alerts, ())
+    return functools.partial(advance, policy=policy)

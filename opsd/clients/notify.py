@@ -56,13 +56,15 @@ class Notifier:
         if target not in self._services:
             self._services[target] = _service(self._targets[target])
 
-    def targets(self, severity: Severity) -> tuple[str, ...]:
-        """Names of the targets that want messages of this severity."""
-        return tuple(
-            target.name
+    def targets(self, message: Message) -> tuple[str, ...]:
+        """Names of the targets that want this message; for tags that no target has: of all."""
+        wanting = [
+            target
             for target in self._targets.values()
-            if severity >= Severity[target.min_severity.upper()]
-        )
+            if message.severity >= Severity[target.min_severity.upper()]
+        ]
+        tagged = [one for one in wanting if {one.name, *one.tags} & set(message.tags)]
+        return tuple(target.name for target in tagged or wanting)
 
     def send(self, target: str, message: Message, *, deadline: Deadline) -> None:
         """Hand `message` to one target; returning means that the service accepted it.

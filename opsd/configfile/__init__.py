@@ -22,8 +22,10 @@ from opsd.config import AlertTarget, Table
 from opsd.configfile import wording
 from opsd.configfile.places import Place, lines
 from opsd.configfile.schema import Document, RepositoryTable, configured, document_model
+from opsd.configfile.tables import PingKind
 from opsd.errors import ConfigError
 from opsd.job import AnyJob
+from opsd.secrets import Secret
 from opsd.text import printable
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -49,6 +51,11 @@ class JobEntry:
     schedule: str  #: a valid cron expression
     timeout: timedelta
     enabled: bool  #: false: known, but never due
+    catch_up: timedelta | None = None  #: how late a run is still worth it; None: until the next
+    jitter: timedelta = timedelta(0)  #: a run starts up to this much later
+    retries: int = 0  #: tries after the first
+    ping: Secret | None = None  #: URL to call when a run starts and ends
+    ping_kind: PingKind = "healthchecks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +207,11 @@ def _config(document: Document, *, path: Path, jobs: Sequence[AnyJob]) -> Config
                 schedule=table.schedule,
                 timeout=table.timeout,
                 enabled=table.enabled,
+                catch_up=table.catch_up,
+                jitter=table.jitter,
+                retries=table.retries,
+                ping=table.ping,
+                ping_kind=table.ping_kind,
             )
     return Config(
         path=path,

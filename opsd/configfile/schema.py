@@ -7,79 +7,25 @@ the documentation, so the three cannot drift apart.
 from __future__ import annotations
 
 import functools
-import zoneinfo
 from collections.abc import Sequence
-from datetime import UTC
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, create_model
-from pydantic_core import PydanticCustomError
 
-from opsd.config import (
-    AbsolutePath,
-    AlertTarget,
-    DirectoryTable,
-    Duration,
-    S3Table,
-    Table,
-    unique_names,
+from opsd.config import DirectoryTable, Duration, S3Table, Table, unique_names
+from opsd.configfile.tables import (
+    AlertsTable,
+    HeartbeatTable,
+    JobTable,
+    MaintenanceTable,
+    OpsdTable,
+    Schedule,
 )
-from opsd.cron import parse
 from opsd.job import AnyJob
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]*$"
 
 RepositoryTable = DirectoryTable | S3Table
-
-
-def _check_timezone(value: str) -> str:
-    try:
-        zoneinfo.ZoneInfo(value)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise PydanticCustomError("unknown_timezone", "unknown", {"name": value}) from None
-    return value
-
-
-def _check_schedule(value: str) -> str:
-    parse(value, timezone=UTC, spread_by="")
-    return value
-
-
-class OpsdTable(Table):
-    """What concerns opsd as a whole."""
-
-    state_dir: AbsolutePath = Field(
-        default=Path("/var/lib/opsd"),
-        description="run history, open findings, leases, scratch space; a local disk, never NFS",
-    )
-    timezone: Annotated[str, AfterValidator(_check_timezone)] = Field(
-        default="UTC",
-        description="in which schedules and the days of retention are meant",
-        examples=["Europe/Berlin"],
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="how much is written to stderr"
-    )
-
-
-class AlertsTable(Table):
-    """Where messages go."""
-
-    targets: Annotated[tuple[AlertTarget, ...], AfterValidator(unique_names)] = Field(
-        default=(), description="services and phones; none: findings are only kept and shown"
-    )
-
-
-class JobTable(Table):
-    """What every job has besides its own settings."""
-
-    enabled: bool = Field(
-        default=True,
-        description="false: never due and left out of its group; its name still runs it",
-    )
-    schedule: str
-    timeout: Duration
 
 
 class Document(Table):
@@ -90,7 +36,13 @@ class Document(Table):
         Annotated[str, Field(pattern=NAME_PATTERN)],
         Annotated[RepositoryTable, Field(discriminator="type")],
     ] = Field(default={}, description="where backups are kept; NAME is yours to choose")
-    alerts: AlertsTable = Field(default=AlertsTable(), description="where messages go")
+    alerts: AlertsTable = Field(default=AlertsTable(), description="when and where messages go")
+    heartbeat: HeartbeatTable | None = Field(
+        default=None, description="who is told that opsd is alive"
+    )
+    maintenance: Annotated[tuple[MaintenanceTable, ...], AfterValidator(unique_names)] = Field(
+        default=(), description="times in which work is expected to disturb"
+    )
     jobs: Any = Field(default=None, description="what is to run")
 
 
@@ -135,7 +87,7 @@ def _job_table(job: AnyJob) -> type[Table]:
         __base__=(job.settings, JobTable),
         __doc__=job.summary,
         schedule=(
-            Annotated[str, AfterValidator(_check_schedule)],
+            Schedule,
             Field(default=job.schedule, description="cron expression, in the time zone of [opsd]"),
         ),
         timeout=(

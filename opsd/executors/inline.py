@@ -28,7 +28,7 @@ from opsd.errors import OpsdError
 from opsd.executors.watchdog import Watchdog
 from opsd.job import AnyJob, Context
 from opsd.model import Outcome, Run
-from opsd.state import Compose, State
+from opsd.state import State, Tell
 
 OVERSTAY = timedelta(seconds=30)  # past the deadline, for cleaning up, before the watchdog bites
 INTERRUPT_GRACE_S = 15.0
@@ -60,7 +60,7 @@ def run_now(
     state: State,
     clock: Clock,
     context: ContextFactory,
-    compose: Compose,
+    tell: Tell,
     last_words: Callable[[Run], None] | None = None,
     dry_run: bool = False,
 ) -> Run:
@@ -87,16 +87,16 @@ def run_now(
         )
         if dry_run:
             return runner.execute(job, settings, ctx)
-        record_unfinished(job.name, state=state, compose=compose)
+        record_unfinished(job.name, state=state, tell=tell)
         state.begin(job=job.name, run_id=run_id, slot=slot, at=clock.now())
 
         def end(hanging: Run) -> None:
-            state.record(hanging, compose=compose)
+            state.record(hanging, tell=tell)
             if last_words is not None:
                 last_words(hanging)
 
         run = _execute_watched(job, settings, ctx, timeout=timeout, end=end)
-        _record(run, state=state, compose=compose)
+        _record(run, state=state, tell=tell)
         return run
 
 
@@ -104,7 +104,7 @@ def record_unfinished(
     job: str,
     *,
     state: State,
-    compose: Compose,
+    tell: Tell,
     outcome: Outcome = Outcome.INTERRUPTED,
     error: str = "",
 ) -> tuple[Run, ...]:
@@ -113,7 +113,7 @@ def record_unfinished(
     Args:
         job: its name.
         state: where they began.
-        compose: what people are told.
+        tell: what people are told.
         outcome: how they ended, if the caller knows better.
         error: why they ended, if the caller knows better.
     """
@@ -122,7 +122,7 @@ def record_unfinished(
         for run in state.unfinished_runs(job)
     )
     for run in lost:
-        state.record(run, compose=compose)
+        state.record(run, tell=tell)
     return lost
 
 
@@ -188,9 +188,9 @@ def _signals_handled(interruption: _Interruption, watchdog: Watchdog) -> Iterato
             signal.signal(number, handler)
 
 
-def _record(run: Run, *, state: State, compose: Compose) -> None:
+def _record(run: Run, *, state: State, tell: Tell) -> None:
     try:
-        state.record(run, compose=compose)
+        state.record(run, tell=tell)
     except OpsdError as exc:
         how = run.outcome.value.replace("_", " ")
         raise type(exc)(f"{run.job} {how}, but that could not be recorded: {exc}") from exc

@@ -16,7 +16,7 @@ from opsd.errors import LeaseHeld
 from opsd.executors.inline import record_unfinished
 from opsd.executors.process import Ended, Ending
 from opsd.model import Outcome, Run
-from opsd.state import Compose, State
+from opsd.state import State, Tell
 
 log = structlog.get_logger()
 
@@ -36,9 +36,9 @@ class Ledger:
     Every method raises TransientError or PermanentError when the state refuses.
     """
 
-    def __init__(self, *, state: State, compose: Compose, clock: Clock) -> None:
+    def __init__(self, *, state: State, tell: Tell, clock: Clock) -> None:
         self._state = state
-        self._compose = compose
+        self._tell = tell
         self._clock = clock
 
     def settle(self, job: str, *, outcome: Outcome = Outcome.INTERRUPTED, error: str = "") -> None:
@@ -46,7 +46,7 @@ class Ledger:
         try:
             with self._state.lease(job, "ledger"):
                 record_unfinished(
-                    job, state=self._state, compose=self._compose, outcome=outcome, error=error
+                    job, state=self._state, tell=self._tell, outcome=outcome, error=error
                 )
         except LeaseHeld:
             log.info("lease.denied", job=job)
@@ -59,7 +59,7 @@ class Ledger:
             record_unfinished(
                 job,
                 state=self._state,
-                compose=self._compose,
+                tell=self._tell,
                 outcome=_OUTCOMES[ended.ending],
                 error=f"{error} and cannot be killed",
             )
@@ -89,7 +89,7 @@ class Ledger:
         log.info(
             "slot.recorded", job=job, slot=slot.isoformat(), outcome=outcome.value, error=error
         )
-        self._state.record(run, compose=self._compose)
+        self._state.record(run, tell=self._tell)
 
     def _is_recorded(self, job: str, slot: datetime) -> bool:
         runs = self._state.runs(job=job, limit=_RUNS_LOOKED_AT)

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from opsd.model import Message, OpenFinding, Run, Transition
+from opsd.incidents import AlertState, Pause
+from opsd.model import Finding, Message, OpenFinding, Run, Transition
 
-Compose = Callable[[Run, Sequence[Transition]], Sequence[Message]]
+#: What people are told: from what they know, what is open, and the time, to what they know
+#: then and the messages for it. Pure; it may be called again for the same change.
+Tell = Callable[
+    [AlertState, Sequence[OpenFinding], datetime], tuple[AlertState, Sequence[Message]]
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +50,41 @@ class State(Protocol):
         """
         ...
 
-    def begin(self, *, job: str, run_id: str, slot: datetime, at: datetime) -> None:
+    def begin(
+        self, *, job: str, run_id: str, slot: datetime, at: datetime, attempt: int = 0
+    ) -> None:
         """Write down, durably, that a run starts. Only under the job's lease."""
         ...
 
-    def record(self, run: Run, *, compose: Compose) -> tuple[Transition, ...]:
+    def record(self, run: Run, *, tell: Tell) -> tuple[Transition, ...]:
         """Store the end of a run, what it changed and what people are told, all or nothing.
 
         Idempotent by `run_id`: recording the same run again changes nothing and
         returns nothing. The run may have been begun or not (missed, skipped).
         """
+        ...
+
+    def observe(
+        self, job: str, *, findings: Sequence[Finding], seen: Sequence[str], tell: Tell
+    ) -> tuple[Transition, ...]:
+        """Store what was found outside of a run, such as a channel that is down.
+
+        Only findings about the subjects in `seen` that are not among `findings` are over.
+
+        Args:
+            job: in whose name; `opsd.triage.OWN` for opsd itself.
+            findings: what is the matter.
+            seen: subjects that were looked at completely.
+            tell: what people are told.
+        """
+        ...
+
+    def tell(self, tell: Tell) -> None:
+        """Look at what people must be told by now; changes nothing when there is nothing."""
+        ...
+
+    def alerts(self) -> AlertState:
+        """What people were told and what they asked for."""
         ...
 
     def unfinished_runs(self, job: str) -> tuple[Run, ...]:
@@ -77,6 +107,10 @@ class State(Protocol):
 
         One whose process has died stays among them until the next run of its job.
         """
+        ...
+
+    def slot_runs(self, job: str, slot: datetime) -> tuple[Run, ...]:
+        """Recorded runs of `job` that answered `slot`, oldest first."""
         ...
 
     def last_slot(self, job: str) -> datetime | None:
@@ -105,6 +139,26 @@ class State(Protocol):
 
     def mark_failed(self, entry_id: int, *, error: str, next_try_at: datetime) -> None:
         """The delivery failed; try again at `next_try_at`."""
+        ...
+
+    def give_up(self, entry_ids: Sequence[int], *, target: str, instead: Message) -> None:
+        """`target` need not take these messages any more; `instead` stands for them."""
+        ...
+
+    def pause(self, pause: Pause) -> None:
+        """Do not start a job for a while; replaces its former pause."""
+        ...
+
+    def resume(self, job: str) -> bool:
+        """End the pause of a job; False when it had none."""
+        ...
+
+    def pauses(self) -> tuple[Pause, ...]:
+        """All pauses, also those that have run out, by job."""
+        ...
+
+    def prove_writable(self) -> None:
+        """Write something to the store, durably; raises when that does not work."""
         ...
 
     def close(self) -> None:

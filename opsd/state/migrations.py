@@ -55,4 +55,32 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX outbox_waiting ON outbox (next_try_at) WHERE delivered_at IS NULL",
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN retry_at TEXT",
+        "CREATE INDEX runs_by_slot ON runs (job, slot)",
+        "ALTER TABLE outbox ADD COLUMN tags TEXT NOT NULL DEFAULT '[]'",
+        # What people were told: one document, so that every store can keep it.
+        """
+        CREATE TABLE alerts (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            content TEXT NOT NULL
+        ) STRICT
+        """,
+        """
+        CREATE TABLE pauses (
+            job TEXT PRIMARY KEY,
+            since TEXT NOT NULL,
+            until TEXT NOT NULL,
+            reason TEXT NOT NULL
+        ) STRICT
+        """,
+        # Written to prove that it can be.
+        """
+        CREATE TABLE proof (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            written_at TEXT NOT NULL
+        ) STRICT
+        """,
+    ),
 )

@@ -66,6 +66,8 @@ def run_columns(run: Run) -> dict[str, Any]:
         "artifacts": pack(run.artifacts),
         "seen": pack(run.seen),
         "error": run.error,
+        "attempt": run.attempt,
+        "retry_at": None if run.retry_at is None else moment(run.retry_at),
     }
 
 
@@ -82,6 +84,8 @@ def run_of(row: sqlite3.Row) -> Run:
         artifacts=unpack(row["artifacts"], tuple[Artifact, ...]),
         seen=unpack(row["seen"], tuple[str, ...]),
         error=row["error"],
+        attempt=row["attempt"],
+        retry_at=None if row["retry_at"] is None else parse_moment(row["retry_at"]),
     )
 
 
@@ -101,6 +105,7 @@ def message_columns(message: Message, *, at: datetime) -> dict[str, Any]:
         "severity": int(message.severity),
         "title": storable(message.title),
         "body": storable(message.body),
+        "tags": pack(message.tags),
         "created_at": moment(at),
         "next_try_at": moment(at),
     }
@@ -115,6 +120,7 @@ def entry_of(row: sqlite3.Row) -> OutboxEntry:
             severity=Severity(row["severity"]),
             title=row["title"],
             body=row["body"],
+            tags=unpack(row["tags"], tuple[str, ...]),
         ),
         created_at=parse_moment(row["created_at"]),
         attempts=row["attempts"],

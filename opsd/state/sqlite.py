@@ -10,14 +10,15 @@ Limits: one machine; the file must not lie on NFS. History is bounded to the new
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from opsd.clock import Clock
-from opsd.model import Change, OpenFinding, Outcome, Run, Transition
-from opsd.state import Compose, OutboxEntry
+from opsd.incidents import AlertState, Pause
+from opsd.model import Change, Finding, Message, OpenFinding, Outcome, Run, Transition
+from opsd.state import OutboxEntry, Tell
 from opsd.state.database import Database
 from opsd.state.leases import lease
 from opsd.state.records import (
@@ -33,7 +34,7 @@ from opsd.state.records import (
     unpack,
 )
 from opsd.text import storable
-from opsd.triage import findings_of, transitions
+from opsd.triage import changes, findings_of, transitions
 
 RUNS_KEPT = 1000  # per job
 MESSAGES_KEPT = 1000  # delivered ones
@@ -56,32 +57,68 @@ class SqliteState:
         """Hold the right to run `job`; see `State.lease`."""
         return lease(self._leases, job, run_id=run_id, clock=self._clock)
 
-    def begin(self, *, job: str, run_id: str, slot: datetime, at: datetime) -> None:
+    def begin(
+        self, *, job: str, run_id: str, slot: datetime, at: datetime, attempt: int = 0
+    ) -> None:
         """Write down that a run starts; see `State.begin`."""
         with self._database.writing() as db:
             db.execute(
-                "INSERT INTO runs (run_id, job, slot, started_at) VALUES (?, ?, ?, ?)",
-                (run_id, job, moment(slot), moment(at)),
+                "INSERT INTO runs (run_id, job, slot, started_at, attempt) VALUES (?, ?, ?, ?, ?)",
+                (run_id, job, moment(slot), moment(at), attempt),
             )
 
-    def record(self, run: Run, *, compose: Compose) -> tuple[Transition, ...]:
+    def record(self, run: Run, *, tell: Tell) -> tuple[Transition, ...]:
         """Store the end of a run; see `State.record`."""
         run, at = storable_run(run), self._clock.now()
         with self._database.writing() as db:
             if not _store_run(db, run):
                 return ()
             changed = tuple(transitions(run, _open_findings(db, run.job), at=at))
-            _store_findings(db, run, changed)
-            for message in compose(run, changed):
-                db.execute(_INSERT_MESSAGE, message_columns(message, at=at))
+            _store_findings(db, run.job, findings_of(run), changed)
+            _tell(db, tell, at=at)
             _prune(db, run.job)
         return changed
+
+    def observe(
+        self, job: str, *, findings: Sequence[Finding], seen: Sequence[str], tell: Tell
+    ) -> tuple[Transition, ...]:
+        """Store what was found outside of a run; see `State.observe`."""
+        found = unpack(pack(findings), tuple[Finding, ...])
+        subjects, at = frozenset(map(storable, seen)), self._clock.now()
+        with self._database.writing() as db:
+            changed = tuple(
+                changes(
+                    job,
+                    found,
+                    _open_findings(db, job),
+                    at=at,
+                    is_over=lambda finding: finding.subject in subjects,
+                )
+            )
+            _store_findings(db, job, found, changed)
+            _tell(db, tell, at=at)
+        return changed
+
+    def tell(self, tell: Tell) -> None:
+        """Look at what people must be told by now; see `State.tell`."""
+        at = self._clock.now()
+        with self._database.reading() as db:
+            before = _alerts(db)
+            after, messages = tell(before, _open_findings(db, None), at)
+        if after != before or messages:
+            with self._database.writing() as db:
+                _tell(db, tell, at=at)
+
+    def alerts(self) -> AlertState:
+        """What people were told; see `State.alerts`."""
+        with self._database.reading() as db:
+            return _alerts(db)
 
     def unfinished_runs(self, job: str) -> tuple[Run, ...]:
         """Runs that began and were never recorded; see `State.unfinished_runs`."""
         with self._database.reading() as db:
             rows = db.execute(
-                "SELECT run_id, slot, started_at FROM runs"
+                "SELECT run_id, slot, started_at, attempt FROM runs"
                 " WHERE job = ? AND outcome IS NULL ORDER BY seq",
                 (job,),
             ).fetchall()
@@ -94,6 +131,7 @@ class SqliteState:
                 duration=timedelta(0),
                 outcome=Outcome.INTERRUPTED,
                 error="its process ended before the run did",
+                attempt=row["attempt"],
             )
             for row in rows
         )
@@ -126,6 +164,16 @@ class SqliteState:
             ).fetchall()
         return tuple((row["job"], row["run_id"], parse_moment(row["started_at"])) for row in rows)
 
+    def slot_runs(self, job: str, slot: datetime) -> tuple[Run, ...]:
+        """Recorded runs that answered `slot`; see `State.slot_runs`."""
+        with self._database.reading() as db:
+            rows = db.execute(
+                "SELECT * FROM runs WHERE outcome IS NOT NULL AND job = ? AND slot = ?"
+                " ORDER BY seq",
+                (job, moment(slot)),
+            ).fetchall()
+            return tuple(run_of(row) for row in rows)
+
     def last_slot(self, job: str) -> datetime | None:
         """The latest slot that has a recorded run; see `State.last_slot`."""
         with self._database.reading() as db:
@@ -148,13 +196,7 @@ class SqliteState:
     def mark_accepted(self, entry_id: int, *, target: str) -> None:
         """One target took the message; see `State.mark_accepted`."""
         with self._database.writing() as db:
-            row = db.execute("SELECT accepted_by FROM outbox WHERE id = ?", (entry_id,)).fetchone()
-            if row is not None:
-                accepted = unpack(row["accepted_by"], frozenset[str]) | {storable(target)}
-                db.execute(
-                    "UPDATE outbox SET accepted_by = ? WHERE id = ?",
-                    (pack(sorted(accepted)), entry_id),
-                )
+            _accept(db, entry_id, target=target)
 
     def mark_delivered(self, entry_id: int, *, at: datetime) -> None:
         """Every target took the message; see `State.mark_delivered`."""
@@ -174,6 +216,48 @@ class SqliteState:
                 (storable(error), moment(next_try_at), entry_id),
             )
 
+    def give_up(self, entry_ids: Sequence[int], *, target: str, instead: Message) -> None:
+        """`target` need not take these any more; see `State.give_up`."""
+        with self._database.writing() as db:
+            for entry_id in entry_ids:
+                _accept(db, entry_id, target=target)
+            db.execute(_INSERT_MESSAGE, message_columns(instead, at=self._clock.now()))
+
+    def pause(self, pause: Pause) -> None:
+        """Do not start a job for a while; see `State.pause`."""
+        with self._database.writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO pauses (job, since, until, reason) VALUES (?, ?, ?, ?)",
+                (pause.job, moment(pause.since), moment(pause.until), storable(pause.reason)),
+            )
+
+    def resume(self, job: str) -> bool:
+        """End the pause of a job; see `State.resume`."""
+        with self._database.writing() as db:
+            return bool(db.execute("DELETE FROM pauses WHERE job = ?", (job,)).rowcount)
+
+    def pauses(self) -> tuple[Pause, ...]:
+        """All pauses; see `State.pauses`."""
+        with self._database.reading() as db:
+            rows = db.execute("SELECT * FROM pauses ORDER BY job").fetchall()
+        return tuple(
+            Pause(
+                job=row["job"],
+                since=parse_moment(row["since"]),
+                until=parse_moment(row["until"]),
+                reason=row["reason"],
+            )
+            for row in rows
+        )
+
+    def prove_writable(self) -> None:
+        """Write something, durably; see `State.prove_writable`."""
+        with self._database.writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO proof (id, written_at) VALUES (1, ?)",
+                (moment(self._clock.now()),),
+            )
+
     def close(self) -> None:
         """Let go of the file. Idempotent."""
         self._database.close()
@@ -189,19 +273,20 @@ class SqliteState:
 
 
 _INSERT_MESSAGE = """
-INSERT INTO outbox (key, severity, title, body, created_at, next_try_at)
-VALUES (:key, :severity, :title, :body, :created_at, :next_try_at)
+INSERT INTO outbox (key, severity, title, body, tags, created_at, next_try_at)
+VALUES (:key, :severity, :title, :body, :tags, :created_at, :next_try_at)
 ON CONFLICT (key) DO NOTHING
 """
 _INSERT_RUN = """
 INSERT INTO runs (run_id, job, slot, started_at, outcome, duration_s, findings, artifacts,
-                  seen, error)
+                  seen, error, attempt, retry_at)
 VALUES (:run_id, :job, :slot, :started_at, :outcome, :duration_s, :findings, :artifacts,
-        :seen, :error)
+        :seen, :error, :attempt, :retry_at)
 ON CONFLICT (run_id) DO UPDATE SET
     started_at = excluded.started_at, outcome = excluded.outcome,
     duration_s = excluded.duration_s, findings = excluded.findings,
-    artifacts = excluded.artifacts, seen = excluded.seen, error = excluded.error
+    artifacts = excluded.artifacts, seen = excluded.seen, error = excluded.error,
+    attempt = excluded.attempt, retry_at = excluded.retry_at
 WHERE outcome IS NULL
 """
 _RAISE_LAST_SLOT = """
@@ -241,17 +326,19 @@ def _open_findings(db: sqlite3.Connection, job: str | None) -> tuple[OpenFinding
     return tuple(open_finding_of(row) for row in rows)
 
 
-def _store_findings(db: sqlite3.Connection, run: Run, changed: Iterable[Transition]) -> None:
+def _store_findings(
+    db: sqlite3.Connection, job: str, findings: Iterable[Finding], changed: Iterable[Transition]
+) -> None:
     """Open, refresh and close: a finding that stays open carries its newest evidence."""
-    for finding in findings_of(run):
+    for finding in findings:
         db.execute(
             "UPDATE open_findings SET finding = ? WHERE job = ? AND check_name = ?"
             " AND subject = ?",
-            (pack(finding), run.job, finding.check, finding.subject),
+            (pack(finding), job, finding.check, finding.subject),
         )
     for transition in changed:
         finding = transition.finding
-        key = (run.job, finding.check, finding.subject)
+        key = (job, finding.check, finding.subject)
         if transition.change is Change.RESOLVED:
             db.execute(
                 "DELETE FROM open_findings WHERE job = ? AND check_name = ? AND subject = ?", key
@@ -259,6 +346,30 @@ def _store_findings(db: sqlite3.Connection, run: Run, changed: Iterable[Transiti
         else:
             opened_at = moment(transition.opened_at)
             db.execute(_STORE_FINDING, (*key, int(finding.severity), opened_at, pack(finding)))
+
+
+def _tell(db: sqlite3.Connection, tell: Tell, *, at: datetime) -> None:
+    """Store what people know from now on, and the messages that tell them."""
+    before = _alerts(db)
+    after, messages = tell(before, _open_findings(db, None), at)
+    if after != before:
+        db.execute("INSERT OR REPLACE INTO alerts (id, content) VALUES (1, ?)", (pack(after),))
+    for message in messages:
+        db.execute(_INSERT_MESSAGE, message_columns(message, at=at))
+
+
+def _alerts(db: sqlite3.Connection) -> AlertState:
+    row = db.execute("SELECT content FROM alerts").fetchone()
+    return AlertState() if row is None else unpack(row["content"], AlertState)
+
+
+def _accept(db: sqlite3.Connection, entry_id: int, *, target: str) -> None:
+    row = db.execute("SELECT accepted_by FROM outbox WHERE id = ?", (entry_id,)).fetchone()
+    if row is not None:
+        accepted = unpack(row["accepted_by"], frozenset[str]) | {storable(target)}
+        db.execute(
+            "UPDATE outbox SET accepted_by = ? WHERE id = ?", (pack(sorted(accepted)), entry_id)
+        )
 
 
 def _prune(db: sqlite3.Connection, job: str) -> None:

@@ -14,19 +14,20 @@ from pathlib import Path
 import pytest
 
 from opsd.errors import LeaseHeld
+from opsd.incidents import AlertState
 from opsd.model import (
     Artifact,
     Change,
     Finding,
     Message,
+    OpenFinding,
     Outcome,
     Run,
     Severity,
-    Transition,
 )
 from opsd.state import State
 from opsd.state.sqlite import RUNS_KEPT, SqliteState
-from opsd.testing import FakeClock
+from opsd.testing import FakeClock, tell_at_once, tell_nobody
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 JOB = "postgres-backup"
@@ -84,19 +85,6 @@ def run(run_id: str, *, minute: int = 0, **changes: object) -> Run:
     return Run(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def silent(_run: Run, _changed: Sequence[Transition]) -> Sequence[Message]:
-    return ()
-
-
-def telling(done: Run, changed: Sequence[Transition]) -> Sequence[Message]:
-    title = ", ".join(one.change.value for one in changed)
-    return (
-        (Message(key=done.run_id, severity=Severity.CRITICAL, title=title, body=""),)
-        if changed
-        else ()
-    )
-
-
 def test_a_run_comes_back_as_it_was_recorded(open_state: Opener) -> None:
     artifact = Artifact(
         kind="pg_dump",
@@ -117,14 +105,14 @@ def test_a_run_comes_back_as_it_was_recorded(open_state: Opener) -> None:
         error="PartialFailure: 1 of 2",
     )
 
-    open_state().record(recorded, compose=silent)
+    open_state().record(recorded, tell=tell_nobody)
 
     assert open_state().runs() == (recorded,)
 
 
 def test_recording_a_run_twice_changes_nothing(state: State) -> None:
-    first = state.record(run("a1", findings=(finding(),)), compose=telling)
-    second = state.record(run("a1", findings=()), compose=telling)
+    first = state.record(run("a1", findings=(finding(),)), tell=tell_at_once)
+    second = state.record(run("a1", findings=()), tell=tell_at_once)
 
     assert [one.change for one in first] == [Change.OPENED]
     assert second == ()
@@ -136,7 +124,7 @@ def test_a_run_that_was_begun_is_unfinished_until_it_is_recorded(state: State) -
     state.begin(job=JOB, run_id="a1", slot=NOON, at=NOON)
 
     before = state.unfinished_runs(JOB), state.running(), state.runs(), state.last_slot(JOB)
-    state.record(run("a1"), compose=silent)
+    state.record(run("a1"), tell=tell_nobody)
     after = state.unfinished_runs(JOB), state.running()
 
     (lost,), running, recorded, last_slot = before
@@ -155,9 +143,9 @@ def test_unfinished_runs_of_other_jobs_are_not_ours(state: State) -> None:
 
 
 def test_dead_runs_are_those_that_did_not_complete(state: State) -> None:
-    state.record(run("good"), compose=silent)
-    state.record(run("bad", outcome=Outcome.FAILED), compose=silent)
-    state.record(run("late", outcome=Outcome.TIMED_OUT), compose=silent)
+    state.record(run("good"), tell=tell_nobody)
+    state.record(run("bad", outcome=Outcome.FAILED), tell=tell_nobody)
+    state.record(run("late", outcome=Outcome.TIMED_OUT), tell=tell_nobody)
     state.begin(job=JOB, run_id="alive", slot=NOON, at=NOON)
 
     assert state.dead_runs(JOB) == {"bad", "late"}
@@ -165,16 +153,16 @@ def test_dead_runs_are_those_that_did_not_complete(state: State) -> None:
 
 
 def test_the_last_slot_never_goes_back(state: State) -> None:
-    state.record(run("a2", minute=2), compose=silent)
-    state.record(run("a1", minute=1, outcome=Outcome.MISSED), compose=silent)
+    state.record(run("a2", minute=2), tell=tell_nobody)
+    state.record(run("a1", minute=1, outcome=Outcome.MISSED), tell=tell_nobody)
 
     assert state.last_slot(JOB) == NOON + timedelta(minutes=2)
 
 
 def test_runs_come_newest_first_by_job_and_bounded(state: State) -> None:
     for number in range(3):
-        state.record(run(f"a{number}", minute=number), compose=silent)
-    state.record(run("b0", job="nfs-backup"), compose=silent)
+        state.record(run(f"a{number}", minute=number), tell=tell_nobody)
+    state.record(run("b0", job="nfs-backup"), tell=tell_nobody)
 
     assert [one.run_id for one in state.runs()] == ["b0", "a2", "a1", "a0"]
     assert [one.run_id for one in state.runs(job=JOB, limit=2)] == ["a2", "a1"]
@@ -182,11 +170,11 @@ def test_runs_come_newest_first_by_job_and_bounded(state: State) -> None:
 
 def test_findings_open_worsen_and_resolve_across_runs(state: State, clock: FakeClock) -> None:
     warning = finding(severity=Severity.WARNING)
-    opened = state.record(run("a1", findings=(warning,)), compose=silent)
+    opened = state.record(run("a1", findings=(warning,)), tell=tell_nobody)
     clock.advance(timedelta(hours=1))
-    worsened = state.record(run("a2", findings=(finding(),)), compose=silent)
+    worsened = state.record(run("a2", findings=(finding(),)), tell=tell_nobody)
     still_open = state.open_findings(job=JOB)
-    resolved = state.record(run("a3"), compose=silent)
+    resolved = state.record(run("a3"), tell=tell_nobody)
 
     assert [one.change for one in (*opened, *worsened, *resolved)] == [
         Change.OPENED,
@@ -201,8 +189,8 @@ def test_findings_open_worsen_and_resolve_across_runs(state: State, clock: FakeC
 
 
 def test_a_finding_that_stays_open_shows_its_newest_evidence(state: State) -> None:
-    state.record(run("a1", findings=(finding(facts={"exit_status": 1}),)), compose=silent)
-    state.record(run("a2", findings=(finding(facts={"exit_status": 2}),)), compose=silent)
+    state.record(run("a1", findings=(finding(facts={"exit_status": 1}),)), tell=tell_nobody)
+    state.record(run("a2", findings=(finding(facts={"exit_status": 2}),)), tell=tell_nobody)
 
     (entry,) = state.open_findings()
 
@@ -213,9 +201,9 @@ def test_a_finding_that_stays_open_shows_its_newest_evidence(state: State) -> No
 def test_open_findings_come_worst_first_then_oldest(state: State, clock: FakeClock) -> None:
     light = replace(finding("database/main/b"), severity=Severity.WARNING)
     first = finding("database/main/c")
-    state.record(run("a1", findings=(light, first)), compose=silent)
+    state.record(run("a1", findings=(light, first)), tell=tell_nobody)
     clock.advance(timedelta(hours=1))
-    state.record(run("a2", findings=(light, first, finding("database/main/a"))), compose=silent)
+    state.record(run("a2", findings=(light, first, finding("database/main/a"))), tell=tell_nobody)
 
     subjects = [entry.finding.subject for entry in state.open_findings()]
 
@@ -224,19 +212,19 @@ def test_open_findings_come_worst_first_then_oldest(state: State, clock: FakeClo
 
 def test_a_message_waits_until_it_is_delivered(open_state: Opener) -> None:
     state = open_state()
-    state.record(run("a1", findings=(finding(),)), compose=telling)
+    state.record(run("a1", findings=(finding(),)), tell=tell_at_once)
 
     (entry,) = open_state().due_messages(NOON)
     state.mark_delivered(entry.id, at=NOON)
 
-    assert entry.message.title == "opened"
+    assert "the dump failed" in entry.message.title
     assert entry.attempts == 0
     assert state.undelivered() == ()
     assert open_state().due_messages(NOON + timedelta(days=1)) == ()
 
 
 def test_a_failed_delivery_is_due_again_at_its_time_and_not_before(state: State) -> None:
-    state.record(run("a1", findings=(finding(),)), compose=telling)
+    state.record(run("a1", findings=(finding(),)), tell=tell_at_once)
     (entry,) = state.undelivered()
     again = NOON + timedelta(seconds=5)
 
@@ -248,7 +236,7 @@ def test_a_failed_delivery_is_due_again_at_its_time_and_not_before(state: State)
 
 
 def test_a_delivered_message_does_not_come_back(state: State) -> None:
-    state.record(run("a1", findings=(finding(),)), compose=telling)
+    state.record(run("a1", findings=(finding(),)), tell=tell_at_once)
     (entry,) = state.undelivered()
     state.mark_delivered(entry.id, at=NOON)
 
@@ -258,7 +246,7 @@ def test_a_delivered_message_does_not_come_back(state: State) -> None:
 
 
 def test_it_is_remembered_which_targets_took_a_message(state: State) -> None:
-    state.record(run("a1", findings=(finding(),)), compose=telling)
+    state.record(run("a1", findings=(finding(),)), tell=tell_at_once)
     (entry,) = state.undelivered()
 
     for target in ("phone", "chat", "phone"):
@@ -268,21 +256,25 @@ def test_it_is_remembered_which_targets_took_a_message(state: State) -> None:
 
 
 def test_a_message_with_a_known_key_is_stored_once(state: State) -> None:
-    def same(_run: Run, _changed: Sequence[Transition]) -> Sequence[Message]:
-        return (Message(key="same", severity=Severity.WARNING, title="t", body="b"),)
+    def same(
+        alerts: AlertState, _open: Sequence[OpenFinding], _at: datetime
+    ) -> tuple[AlertState, Sequence[Message]]:
+        return alerts, (Message(key="same", severity=Severity.WARNING, title="t", body="b"),)
 
-    state.record(run("a1"), compose=same)
-    state.record(run("a2"), compose=same)
+    state.record(run("a1"), tell=same)
+    state.record(run("a2"), tell=same)
 
     assert [entry.message.key for entry in state.undelivered()] == ["same"]
 
 
-def test_a_compose_that_fails_leaves_nothing_of_the_run(state: State) -> None:
-    def broken(_run: Run, _changed: Sequence[Transition]) -> Sequence[Message]:
+def test_a_policy_that_fails_leaves_nothing_of_the_run(state: State) -> None:
+    def broken(
+        _alerts: AlertState, _open: Sequence[OpenFinding], _at: datetime
+    ) -> tuple[AlertState, Sequence[Message]]:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        state.record(run("a1", findings=(finding(),)), compose=broken)
+        state.record(run("a1", findings=(finding(),)), tell=broken)
 
     assert state.runs() == ()
     assert state.open_findings() == ()
@@ -292,8 +284,8 @@ def test_a_compose_that_fails_leaves_nothing_of_the_run(state: State) -> None:
 def test_names_that_are_not_utf8_are_kept_escaped_and_stay_the_same_finding(state: State) -> None:
     hostile = finding("share/\udcff\n\x1b[31m", facts={"na\udcffme": "x\udcfe"})
 
-    first = state.record(run("a1", findings=(hostile,), error="\udcff"), compose=telling)
-    second = state.record(run("a2", findings=(hostile,)), compose=telling)
+    first = state.record(run("a1", findings=(hostile,), error="\udcff"), tell=tell_at_once)
+    second = state.record(run("a2", findings=(hostile,)), tell=tell_at_once)
 
     assert [one.change for one in first] == [Change.OPENED]
     assert second == ()
@@ -348,7 +340,7 @@ def test_threads_record_at_once_and_nothing_is_lost(open_state: Opener) -> None:
             subject = f"database/main/db{number}"
             states[number % 2].record(
                 run(f"{number}-{index}", job=f"job-{number}", findings=(finding(subject),)),
-                compose=telling,
+                tell=tell_at_once,
             )
 
     threads = [threading.Thread(target=record, args=(number,)) for number in range(4)]
@@ -363,7 +355,7 @@ def test_threads_record_at_once_and_nothing_is_lost(open_state: Opener) -> None:
 
 def test_acceptances_at_once_are_all_remembered(open_state: Opener) -> None:
     stores = [open_state() for _ in range(4)]
-    stores[0].record(run("a1", findings=(finding(),)), compose=telling)
+    stores[0].record(run("a1", findings=(finding(),)), tell=tell_at_once)
     (entry,) = stores[0].undelivered()
 
     def accept(number: int) -> None:
@@ -388,7 +380,7 @@ def test_history_is_bounded_and_forgets_the_oldest_first(
     state.begin(job=JOB, run_id="unfinished", slot=NOON, at=NOON)
 
     for number in range(5):
-        state.record(run(f"a{number}", minute=-number), compose=silent)
+        state.record(run(f"a{number}", minute=-number), tell=tell_nobody)
 
     assert RUNS_KEPT == 1000
     assert [one.run_id for one in state.runs()] == ["a4", "a3", "a2"]

@@ -17,7 +17,8 @@ import pytest
 
 from opsd.clock import SystemClock
 from opsd.errors import PermanentError, TransientError
-from opsd.model import Finding, Message, Outcome, Run, Severity, Transition
+from opsd.incidents import AlertState
+from opsd.model import Finding, Message, OpenFinding, Outcome, Run, Severity
 from opsd.state.migrations import MIGRATIONS
 from opsd.state.sqlite import SqliteState
 
@@ -39,10 +40,12 @@ def run(run_id: str, *, error: str = "") -> Run:
     )
 
 
-def compose(done: Run, changed: Sequence[Transition]) -> Sequence[Message]:
-    return [
-        Message(key=done.run_id, severity=Severity.CRITICAL, title=str(len(changed)), body="b")
-    ]
+def tell(
+    alerts: AlertState, open_findings: Sequence[OpenFinding], _at: datetime
+) -> tuple[AlertState, Sequence[Message]]:
+    """One message for each run: each opens a finding of its own."""
+    key = open_findings[-1].finding.subject.removeprefix("s/")
+    return alerts, [Message(key=key, severity=Severity.CRITICAL, title="opened", body="b")]
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def opened(path: Path) -> Iterator[SqliteState]:
 def filled(path: Path) -> None:
     with opened(path) as state:
         for number in range(30):
-            state.record(run(f"a{number}"), compose=compose)
+            state.record(run(f"a{number}"), tell=tell)
 
 
 def test_a_locked_file_is_busy_and_works_again_when_it_is_free(
@@ -74,9 +77,9 @@ def test_a_locked_file_is_busy_and_works_again_when_it_is_free(
         other.execute("BEGIN IMMEDIATE")
 
         with pytest.raises(TransientError, match=r"state\.db: another opsd process") as caught:
-            state.record(run("b1"), compose=compose)
+            state.record(run("b1"), tell=tell)
         other.execute("ROLLBACK")
-        state.record(run("b1"), compose=compose)
+        state.record(run("b1"), tell=tell)
 
         assert str(path) in str(caught.value)
         assert state.runs(limit=1)[0].run_id == "b1"
@@ -97,7 +100,7 @@ def test_a_full_disk_is_told_and_loses_nothing_that_was_recorded(
             record_until_it_fails(state)
         after = state.runs(limit=1000)
         (room / "ballast").unlink()
-        state.record(run("c1"), compose=compose)
+        state.record(run("c1"), tell=tell)
 
         assert "no backup is lost" in str(caught.value)
         assert after[-len(before) :] == before
@@ -122,7 +125,7 @@ def test_a_state_that_cannot_be_made_on_a_full_disk_says_so(
 
 def record_until_it_fails(state: SqliteState) -> None:
     for number in range(2000):
-        state.record(run(f"b{number}", error="x" * 20000), compose=compose)
+        state.record(run(f"b{number}", error="x" * 20000), tell=tell)
 
 
 def fill(room: Path) -> None:
@@ -207,8 +210,10 @@ def test_an_older_file_is_copied_and_brought_to_the_new_shape(
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (len(added),)
         assert db.execute("SELECT count(*) FROM silences").fetchone() == (0,)
-    with contextlib.closing(sqlite3.connect(path.with_name("state.db.version-1"))) as copy:
-        assert copy.execute("PRAGMA user_version").fetchone() == (1,)
+    before = len(MIGRATIONS)
+    kept = path.with_name(f"state.db.version-{before}")
+    with contextlib.closing(sqlite3.connect(kept)) as copy:
+        assert copy.execute("PRAGMA user_version").fetchone() == (before,)
         assert copy.execute("SELECT count(*) FROM runs").fetchone() == (30,)
 
 
@@ -263,11 +268,11 @@ import sys
 from pathlib import Path
 from opsd.clock import SystemClock
 from opsd.state.sqlite import SqliteState
-from tests.faults.test_state_faults import compose, run
+from tests.faults.test_state_faults import run, tell
 state = SqliteState(Path(sys.argv[1]), clock=SystemClock())
 print("open", flush=True)
 for number in range(100000):
-    state.record(run(f"{sys.argv[2]}-{number}"), compose=compose)
+    state.record(run(f"{sys.argv[2]}-{number}"), tell=tell)
     print(number, flush=True)
 """
 

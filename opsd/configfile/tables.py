@@ -1,0 +1,178 @@
+"""The tables of the configuration that belong to opsd itself, and not to one job."""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from datetime import UTC, timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from opsd.config import AbsolutePath, AlertTarget, Duration, SecretRef, Table, unique_names
+from opsd.cron import parse
+
+_HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+
+PingKind = Literal["healthchecks", "uptime-kuma", "plain"]
+
+
+def _check_timezone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise PydanticCustomError("unknown_timezone", "unknown", {"name": value}) from None
+    return value
+
+
+def check_schedule(value: str) -> str:
+    """A cron expression that has a next time."""
+    parse(value, timezone=UTC, spread_by="")
+    return value
+
+
+def _check_hours(value: str) -> str:
+    if value and not _HOURS.fullmatch(value):
+        raise ValueError('expected a time of day in two parts, such as "22:00-07:00", or ""')
+    return value
+
+
+def _check_schedule_or_none(value: str) -> str:
+    return value and check_schedule(value)
+
+
+Schedule = Annotated[str, AfterValidator(check_schedule)]
+Patterns = tuple[Annotated[str, Field(min_length=1)], ...]
+
+
+class OpsdTable(Table):
+    """What concerns opsd as a whole."""
+
+    state_dir: AbsolutePath = Field(
+        default=Path("/var/lib/opsd"),
+        description="run history, open findings, leases, scratch space; a local disk, never NFS",
+    )
+    timezone: Annotated[str, AfterValidator(_check_timezone)] = Field(
+        default="UTC",
+        description="in which schedules and the days of retention are meant",
+        examples=["Europe/Berlin"],
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="how much is written to stderr"
+    )
+
+
+class RouteTable(Table):
+    """Where the messages about some findings go."""
+
+    checks: Patterns = Field(default=("*",), description="names or patterns of checks")
+    subjects: Patterns = Field(
+        default=("*",),
+        description="names or patterns of what it is about",
+        examples=[["node/*"]],
+    )
+    min_severity: Literal["warning", "critical"] = Field(
+        default="warning", description="only what is at least this severe"
+    )
+    to: Patterns = Field(
+        min_length=1, description="tags or names of targets", examples=[["night"]]
+    )
+
+
+class AlertsTable(Table):
+    """When and where messages go."""
+
+    targets: Annotated[tuple[AlertTarget, ...], AfterValidator(unique_names)] = Field(
+        default=(), description="services and phones; none: findings are only kept and shown"
+    )
+    quiet_hours: Annotated[str, AfterValidator(_check_hours)] = Field(
+        default="22:00-07:00",
+        description='only what is critical is sent; the rest comes in one message after; "": none',
+    )
+    remind_critical: Duration = Field(
+        default=timedelta(hours=4),
+        description="tell again what is critical and not acknowledged; 0s: never",
+    )
+    remind_warning: Duration = Field(
+        default=timedelta(days=1), description="likewise for warnings; 0s: never"
+    )
+    escalate_after: Duration = Field(
+        default=timedelta(minutes=30),
+        description="tell escalate_to what is critical and was not acknowledged by then",
+    )
+    escalate_to: Patterns = Field(
+        default=(), description="tags or names of targets; none: nobody else is told"
+    )
+    max_per_hour: int = Field(
+        default=12,
+        ge=1,
+        description="more messages than this become one; the first of its severity always goes",
+    )
+    report: Annotated[str, AfterValidator(_check_schedule_or_none)] = Field(
+        default="0 8 * * 1",
+        description='cron expression: when you are told that all is well, or is not; "": never',
+    )
+    routes: tuple[RouteTable, ...] = Field(
+        default=(), description="the first that fits decides; none fits: all targets"
+    )
+
+
+class HeartbeatTable(Table):
+    """A service outside of the cluster that raises the alarm when opsd falls silent."""
+
+    url: SecretRef = Field(
+        description="what to call while all is well", examples=["env:OPSD_HEARTBEAT_URL"]
+    )
+    kind: PingKind = Field(default="healthchecks", description="what the service understands")
+    every: Duration = Field(default=timedelta(minutes=5), description="how often it is called")
+
+
+class MaintenanceTable(Table):
+    """A time that comes again, in which work on the cluster is expected to disturb it."""
+
+    name: str = Field(min_length=1, description="for you", examples=["updates"])
+    schedule: Schedule = Field(
+        description="cron expression: when it begins", examples=["0 4 * * 0"]
+    )
+    duration: Duration = Field(description="how long it lasts", examples=["2h"])
+    jobs: Patterns = Field(
+        default=("*",), description="names or patterns of jobs; not started meanwhile"
+    )
+    subjects: Patterns = Field(
+        default=(), description="names or patterns of subjects; not told meanwhile"
+    )
+
+
+class JobTable(Table):
+    """What every job has besides its own settings."""
+
+    enabled: bool = Field(
+        default=True,
+        description="false: never due and left out of its group; its name still runs it",
+    )
+    schedule: str
+    timeout: Duration
+    catch_up: Duration | None = Field(
+        default=None,
+        description="later than this a run is not worth it any more; without: until the next",
+        examples=["6h"],
+    )
+    jitter: Duration = Field(
+        default=timedelta(0), description="start up to this much later, the same for each slot"
+    )
+    retries: int = Field(
+        default=2,
+        ge=0,
+        le=10,
+        description="tries after one that failed for what may pass, or was interrupted",
+    )
+    ping: SecretRef | None = Field(
+        default=None,
+        description="a URL to call when a run starts, completes and fails",
+        examples=["env:OPSD_PING_URL"],
+    )
+    ping_kind: PingKind = Field(
+        default="healthchecks", description="what the service behind ping understands"
+    )
