@@ -14,6 +14,7 @@ from typing import Protocol
 
 from opsd.incidents import AlertState, Pause
 from opsd.model import Finding, Message, OpenFinding, Run, Transition
+from opsd.state.tally import Tally
 
 #: What people are told: from what they know, what is open, and the time, to what they know
 #: then and the messages for it. Pure; it may be called again for the same change.
@@ -35,6 +36,15 @@ class OutboxEntry:
     accepted_by: frozenset[str] = frozenset()  #: targets that have it already
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds a lease."""
+
+    run_id: str = ""  #: empty when it has not said so yet
+    pid: int = 0  #: of its process, on its own machine; likewise 0
+    since: datetime | None = None  #: aware UTC; likewise
+
+
 class State(Protocol):
     """The store of one opsd. Safe under several processes and threads.
 
@@ -48,6 +58,10 @@ class State(Protocol):
         Raises:
             LeaseHeld: another process holds it; the text says which run, since when.
         """
+        ...
+
+    def holder(self, job: str) -> Holder | None:
+        """Who holds the lease of `job` now; None when nobody does."""
         ...
 
     def begin(
@@ -107,6 +121,10 @@ class State(Protocol):
 
         One whose process has died stays among them until the next run of its job.
         """
+        ...
+
+    def tally(self, since: datetime) -> Tally:
+        """What came of the time since then, and the newest backups, from the recorded runs."""
         ...
 
     def slot_runs(self, job: str, slot: datetime) -> tuple[Run, ...]:

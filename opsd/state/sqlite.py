@@ -10,7 +10,8 @@ Limits: one machine; the file must not lie on NFS. History is bounded to the new
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,9 +19,9 @@ from pathlib import Path
 from opsd.clock import Clock
 from opsd.incidents import AlertState, Pause
 from opsd.model import Change, Finding, Message, OpenFinding, Outcome, Run, Transition
-from opsd.state import OutboxEntry, Tell
+from opsd.state import Holder, OutboxEntry, Tell
 from opsd.state.database import Database
-from opsd.state.leases import lease
+from opsd.state.leases import holder, lease
 from opsd.state.records import (
     entry_of,
     message_columns,
@@ -33,11 +34,13 @@ from opsd.state.records import (
     storable_run,
     unpack,
 )
+from opsd.state.tally import Tally, tally
 from opsd.text import storable
 from opsd.triage import changes, findings_of, transitions
 
 RUNS_KEPT = 1000  # per job
 MESSAGES_KEPT = 1000  # delivered ones
+_PAGE_RUNS = 50
 
 
 class SqliteState:
@@ -56,6 +59,10 @@ class SqliteState:
     def lease(self, job: str, run_id: str) -> AbstractContextManager[None]:
         """Hold the right to run `job`; see `State.lease`."""
         return lease(self._leases, job, run_id=run_id, clock=self._clock)
+
+    def holder(self, job: str) -> Holder | None:
+        """Who holds the lease of `job`; see `State.holder`."""
+        return holder(self._leases, job)
 
     def begin(
         self, *, job: str, run_id: str, slot: datetime, at: datetime, attempt: int = 0
@@ -164,6 +171,10 @@ class SqliteState:
             ).fetchall()
         return tuple((row["job"], row["run_id"], parse_moment(row["started_at"])) for row in rows)
 
+    def tally(self, since: datetime) -> Tally:
+        """What came of the time since then; see `State.tally`."""
+        return tally(self._newest_first(), since=since)
+
     def slot_runs(self, job: str, slot: datetime) -> tuple[Run, ...]:
         """Recorded runs that answered `slot`; see `State.slot_runs`."""
         with self._database.reading() as db:
@@ -261,6 +272,21 @@ class SqliteState:
     def close(self) -> None:
         """Let go of the file. Idempotent."""
         self._database.close()
+
+    def _newest_first(self) -> Iterator[Run]:
+        """All recorded runs, a few at a time: nobody waits, and memory stays small."""
+        before = sys.maxsize
+        while True:
+            with self._database.reading() as db:
+                rows = db.execute(
+                    "SELECT * FROM runs WHERE outcome IS NOT NULL AND seq < ?"
+                    " ORDER BY seq DESC LIMIT ?",
+                    (before, _PAGE_RUNS),
+                ).fetchall()
+            yield from map(run_of, rows)
+            if len(rows) < _PAGE_RUNS:
+                return
+            before = rows[-1]["seq"]
 
     def _waiting(self, condition: str, *values: str, limit: int) -> tuple[OutboxEntry, ...]:
         with self._database.reading() as db:

@@ -416,3 +416,93 @@ def test_a_lease_ends_with_its_process_even_when_that_is_killed(
 
     with state.lease(JOB, "a2"):
         pass
+
+
+def test_nobody_holds_a_lease_before_and_after_its_holder(open_state: Opener) -> None:
+    state, other = open_state(), open_state()
+
+    before = other.holder(JOB)
+    with state.lease(JOB, "a1"):
+        during = other.holder(JOB)
+        of_another = other.holder("nfs-backup")
+
+    assert before is None
+    assert during is not None
+    assert (during.run_id, during.since) == ("a1", NOON)
+    assert of_another is None
+    assert other.holder(JOB) is None
+
+
+def test_looking_at_who_holds_a_lease_never_keeps_anybody_from_it(open_state: Opener) -> None:
+    looking, wanting = open_state(), open_state()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(0.0005):
+            looking.holder(JOB)
+
+    with ThreadPoolExecutor() as pool:
+        looks = [pool.submit(look) for _ in range(2)]
+        try:
+            for number in range(300):
+                with wanting.lease(JOB, f"run{number}"):
+                    pass
+        finally:
+            stop.set()
+    assert [one.result() for one in looks] == [None, None]
+
+
+def backed_up(run_id: str, *, minute: int, repository: str = "local", **changes: object) -> Run:
+    artifact = Artifact(
+        kind="pg_dump",
+        subject="database/main/app",
+        repository=repository,
+        key=f"database/main/app/{minute}.json",
+        size_bytes=12,
+        sha256="00",
+        level="read_back",
+    )
+    offsite = replace(artifact, repository="offsite")
+    return run(run_id, minute=minute, artifacts=(artifact, offsite), **changes)
+
+
+def test_a_tally_counts_slots_by_their_last_try_and_backups_once(state: State) -> None:
+    error = {"outcome": Outcome.FAILED, "error": "PartialFailure: 1 of 2"}
+    state.record(backed_up("a1", minute=0), tell=tell_nobody)
+    state.record(backed_up("b1", minute=10, attempt=1, **error), tell=tell_nobody)
+    state.record(
+        run("b2", minute=12, slot=NOON + timedelta(minutes=10), attempt=2), tell=tell_nobody
+    )
+    state.record(run("c1", minute=20, job="nfs-backup", **error), tell=tell_nobody)
+
+    tally = state.tally(NOON + timedelta(minutes=10))
+
+    assert tally.outcomes == {JOB: {Outcome.COMPLETED: 1}, "nfs-backup": {Outcome.FAILED: 1}}
+    assert tally.healed == {JOB: 1}
+    assert tally.backups == 1
+    assert tally.newest == {"database/main/app": NOON + timedelta(minutes=10)}
+
+
+def test_a_tally_knows_what_was_found_since_and_just_before(state: State) -> None:
+    for minute in range(3):
+        found = finding(f"database/main/db{minute}")
+        state.record(run(f"a{minute}", minute=minute, findings=(found,)), tell=tell_nobody)
+    state.record(run("b2", minute=3, outcome=Outcome.TIMED_OUT), tell=tell_nobody)
+
+    tally = state.tally(NOON + timedelta(minutes=2))
+
+    assert {subject for _, _, subject in tally.found} == {
+        "database/main/db1",
+        "database/main/db2",
+        f"job/{JOB}",
+    }
+
+
+def test_a_tally_of_many_runs_misses_none(state: State) -> None:
+    runs = 123  # more than one page, and no whole number of pages
+    for minute in range(runs):
+        state.record(run(f"a{minute}", minute=minute), tell=tell_nobody)
+    state.begin(job=JOB, run_id="open", slot=NOON, at=NOON)
+
+    assert state.tally(NOON).outcomes == {JOB: {Outcome.COMPLETED: runs}}
+    assert state.tally(NOON + timedelta(minutes=runs)).outcomes == {}
