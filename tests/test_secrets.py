@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import html
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from opsd import secrets
 from opsd.errors import ConfigError
-from opsd.secrets import MASK, SHORTEST_REDACTED, Secret, conceal, redact
+from opsd.secrets import MASK, SHORTEST_REDACTED, Secret, conceal, conceal_url, redact
+from opsd.text import shortened
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +92,8 @@ def test_no_form_of_any_secret_survives(value: str) -> None:
     conceal(value)
     quoted = quote(value, safe="", errors="surrogateescape") if _encodable(value) else value
 
-    for form in (value, quoted, repr(value)[1:-1]):
+    in_sql = value.replace("'", "''")
+    for form in (value, quoted, repr(value)[1:-1], html.escape(value), in_sql):
         assert redact(f"<{form}>") == f"<{MASK}>"
 
 
@@ -99,3 +103,105 @@ def _encodable(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+@given(
+    st.lists(st.text("abcx-", min_size=SHORTEST_REDACTED, max_size=12), min_size=1, max_size=3),
+    st.text("abcx-", max_size=6),
+    st.integers(min_value=1, max_value=16),
+)
+def test_a_text_that_was_cut_in_a_secret_does_not_show_its_beginning(
+    values: list[str], before: str, limit: int
+) -> None:
+    secrets._revealed = ()
+    for value in values:
+        conceal(value)
+
+    cut = redact(shortened(f"{before} {values[0]} and more", limit))
+
+    shown = cut.removesuffix("…")
+    ends = {value[:n] for value in values for n in range(SHORTEST_REDACTED, len(value) + 1)}
+    assert not any(shown.endswith(end) for end in ends)
+
+
+def test_what_is_cut_elsewhere_stays_as_it_is() -> None:
+    conceal("hunter22")
+
+    assert redact("the hunt…") == f"the {MASK}…"
+    assert redact("the hun…") == "the hun…"
+    assert redact("the hunt") == "the hunt"
+
+
+URLS = (
+    ("tgram://123456789:AAbbCCddEEff/5551234567/", ("123456789", "AAbbCCddEEff", "5551234567")),
+    ("discord://8412345678/wToken-abcdef", ("8412345678", "wToken-abcdef")),
+    ("pover://userkey12@tokenkey34", ("userkey12", "tokenkey34")),
+    ("ntfys://my-secret-topic", ("my-secret-topic",)),
+    ("ntfys://tk_accesstoken@ntfy.example.org/alarms-9", ("tk_accesstoken", "alarms-9")),
+    ("slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXr", ("T1JJ3T3L2", "A1BRTD4JD")),
+    ("https://hc-ping.com/0b5c1e0a-7d1f/nfs-backup", ("0b5c1e0a-7d1f",)),
+    ("http://127.0.0.1:3001/api/push/abcDEF12?status=up&key=tok%2Fen9", ("abcDEF12", "tok/en9")),
+    ("json://opsd:pw42@127.0.0.1:8080/#fragment1", ("pw42", "fragment1")),
+    ("mailtos://me:p%40ss%2F1@mail.example.org", ("p%40ss%2F1", "p@ss/1")),
+    ("//not a URL : but@secret-host1", ("secret-host1",)),
+)
+
+
+@pytest.mark.parametrize(("url", "parts"), URLS)
+@pytest.mark.parametrize("slugs", [False, True])
+def test_no_part_of_an_address_that_is_a_secret_survives(
+    url: str, parts: tuple[str, ...], *, slugs: bool
+) -> None:
+    conceal_url(url, slugs=slugs and url.startswith("http"))
+
+    assert redact(f"call {url}: refused") == f"call {MASK}: refused"
+    assert {redact(f"</{part}>") for part in parts} == {f"</{MASK}>"}
+
+
+def test_a_login_does_not_survive_as_a_header() -> None:
+    conceal_url("http://opsd:p%40ss@127.0.0.1/x")
+
+    header = base64.b64encode(b"opsd:p@ss").decode()
+
+    assert redact(f"Authorization: Basic {header}") == f"Authorization: Basic {MASK}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cannot connect to mail.example.org:8080",
+        "HTTPSConnectionPool(host='hc-ping.com', port=443)",
+        "127.0.0.1:3001 and localhost:8080 and [::1]:8080 and push",
+    ],
+)
+def test_hosts_and_ports_and_short_words_stay_readable(words: str) -> None:
+    for url in (
+        "mailtos://me:password1@mail.example.org:8080/push",
+        "https://hc-ping.com/0b5c1e0a-7d1f",
+        "http://127.0.0.1:3001/api/push/0b5c1e0a",
+        "json://localhost:8080/",
+        "json://[::1]:8080/",
+    ):
+        conceal_url(url)
+
+    assert redact(words) == words
+
+
+def test_the_name_of_a_job_in_the_address_of_its_ping_stays_readable() -> None:
+    url = "https://hc-ping.com/0b5c1e0a-7d1f/nfs-backup"
+
+    conceal_url(url, slugs=True)
+    told = redact("nfs-backup failed")
+    conceal_url(url)
+
+    assert told == "nfs-backup failed"
+    assert redact("nfs-backup failed") == f"{MASK} failed", "elsewhere it may be a topic"
+
+
+@given(st.text(max_size=40))
+def test_no_text_is_refused_as_an_address(url: str) -> None:
+    secrets._revealed = ()
+
+    conceal_url(url)
+
+    assert len(url) < SHORTEST_REDACTED or url not in redact(f"<{url}>")
