@@ -59,6 +59,7 @@ def configure(*, level: str = "info", stream: TextIO | None = None) -> None:
     )
     _route_foreign()
     threading.excepthook = _log_crash
+    sys.unraisablehook = _log_unraisable
 
 
 def _log_crash(crash: threading.ExceptHookArgs) -> None:
@@ -68,6 +69,14 @@ def _log_crash(crash: threading.ExceptHookArgs) -> None:
             "thread.crashed",
             thread=crash.thread.name if crash.thread else "",
             exc_info=crash.exc_value,
+        )
+
+
+def _log_unraisable(crash: sys.UnraisableHookArgs) -> None:
+    """So does an error that nobody can catch, as while an object is taken down."""
+    with contextlib.suppress(Exception):
+        structlog.get_logger().error(
+            "error.unraisable", source=crash.err_msg, exc_info=crash.exc_value
         )
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,6 +30,8 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("NO_COLOR", "1")
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -77,6 +80,20 @@ def log_through_another_library() -> None:
         library.exception("failed")
 
 
+def crash_a_thread() -> None:
+    thread = threading.Thread(target=fail_with, args=(CANARY,))
+    thread.start()
+    thread.join()
+
+
+def fail_where_nobody_can_catch() -> None:
+    class Dying:
+        def __del__(self) -> None:
+            fail_with(CANARY)
+
+    Dying()
+
+
 def log_encoded_forms() -> None:
     log = structlog.get_logger()
     quoted = "c4nary-S3cret%2Fwith%3Fodd%26chars%22%27%5C"
@@ -92,6 +109,8 @@ def log_encoded_forms() -> None:
         log_an_object,
         log_a_traceback,
         log_through_another_library,
+        crash_a_thread,
+        fail_where_nobody_can_catch,
         log_encoded_forms,
     ],
 )
