@@ -200,19 +200,25 @@ def role_of(pg: PgServer, name: str) -> object:
         return connection.execute("SELECT * FROM pg_authid WHERE rolname = %s", [name]).fetchone()
 
 
-def test_the_settings_of_a_database_come_back(empty_pg: PgServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_the_settings_of_a_database_come_back_and_are_secret_beside_an_encrypted_dump(
+    empty_pg: PgServer, tmp_path: Path, *, encrypted: bool
+) -> None:
+    identity = pyrage.x25519.Identity.generate()
+    (tmp_path / "identity").write_text(f"{identity}\n")
     empty_pg.create_database("app")
     empty_pg.execute("CREATE ROLE app_role")
     empty_pg.execute("ALTER DATABASE app SET search_path = 'odd schema', public")
     empty_pg.execute("ALTER DATABASE app SET default_transaction_read_only = on")
-    empty_pg.execute("ALTER DATABASE app SET my.setting = 'a=b'")
+    empty_pg.execute("ALTER DATABASE app SET app.jwt_secret = 'canary=jwt'")
     empty_pg.execute("ALTER ROLE app_role IN DATABASE app SET work_mem = '7MB'")
-    repository, manifest = roundtrip(empty_pg, "app", tmp_path)
+    recipients = [str(identity.to_public())] if encrypted else []
+    repository, manifest = roundtrip(empty_pg, "app", tmp_path, recipients=recipients)
 
-    comparison = restore_database(
-        repository, manifest, dumps.into(empty_pg, tmp_path), database="back"
-    )
+    into = dumps.into(empty_pg, tmp_path, identity=tmp_path / "identity")
+    comparison = restore_database(repository, manifest, into, database="back")
 
+    assert ("canary=jwt" in str(manifest.source)) is not encrypted
     assert comparison.notes == ()
     with empty_pg.connect() as connection:
         rows = connection.execute(
@@ -221,6 +227,7 @@ def test_the_settings_of_a_database_come_back(empty_pg: PgServer, tmp_path: Path
             " LEFT JOIN pg_roles r ON r.oid = s.setrole"
         ).fetchall()
     settings = {(database, role): sorted(config) for database, role, config in rows}
+    assert "app.jwt_secret=canary=jwt" in settings["back", ""]
     assert settings["app", ""] == settings["back", ""]
     assert settings["app", "app_role"] == settings["back", "app_role"] == ["work_mem=7MB"]
 

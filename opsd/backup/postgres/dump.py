@@ -20,6 +20,7 @@ from functools import partial
 from opsd.backup.delivery import Delivery, Order, Source, deliver
 from opsd.backup.naming import subject
 from opsd.backup.postgres import tools as pgtools
+from opsd.backup.postgres.sealed import seal
 from opsd.backup.postgres.source import PG_DUMP, PG_GLOBALS, DumpSource, GlobalsSource, row_facts
 from opsd.backup.postgres.source import to_builtins as facts_of
 from opsd.backup.postgres.tools import Tools
@@ -275,6 +276,7 @@ class _Dump:
         counts: Mapping[str, RowCount],
     ) -> DumpSource:
         database, contents, tools = self._database, snapshot.contents, self._how.tools
+        recipients = self._how.recipients
         skipped = contents.large_objects if self._how.skip_large_objects else 0
         return DumpSource(
             server=self._server.name,
@@ -290,7 +292,8 @@ class _Dump:
             database_size_bytes=database.size_bytes,
             extensions=dict(contents.extensions),
             roles=tuple(storable(role) for role in contents.roles),
-            settings=contents.settings,
+            settings=() if recipients else contents.settings,
+            sealed_settings=seal(contents.settings, recipients) if recipients else "",
             large_objects=contents.large_objects - skipped,
             rows=row_facts(counts),
             snapshot_at=snapshot.taken_at,

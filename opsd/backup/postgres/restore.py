@@ -26,6 +26,7 @@ import structlog
 from opsd.backup.catalog import read_back
 from opsd.backup.manifest import Level, Manifest, Verification
 from opsd.backup.postgres import tools as pgtools
+from opsd.backup.postgres.sealed import unseal
 from opsd.backup.postgres.source import SCRATCH_PREFIX, DumpSource, dump_source, row_facts
 from opsd.backup.proof import Comparison
 from opsd.backup.repository import Repository
@@ -223,7 +224,8 @@ class _Restore:
                 owner = quote_identifier(source.owner)
                 session.query(f"ALTER DATABASE {quote_identifier(scratch)} OWNER TO {owner}")
             session.query(f"ALTER DATABASE {quote_identifier(scratch)} RENAME TO {quoted}")
-            for role, setting, value in source.settings:
+            sealed = unseal(source.sealed_settings, into.identity)
+            for role, setting, value in (*source.settings, *sealed):
                 self._set(session, quoted, role, setting, value)
 
     def _verify(self) -> None:

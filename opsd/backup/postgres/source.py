@@ -41,6 +41,7 @@ class DumpSource(msgspec.Struct, kw_only=True, frozen=True):
     extensions: dict[str, str] = {}  #: name: version
     roles: tuple[str, ...] = ()  #: that own objects or were granted rights
     settings: tuple[tuple[str, str, str], ...] = ()  #: (role or "", name, value) of the database
+    sealed_settings: str = ""  #: instead of `settings` beside an encrypted dump; see `sealed`
     large_objects: int = 0
     rows: dict[str, tuple[int | None, bool]] = {}  #: ``schema.table``: (rows, exact)
     snapshot_at: datetime
