@@ -6,6 +6,7 @@ import collections
 import contextlib
 import functools
 import os
+import secrets as random
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import pytest
 
 from opsd import secrets
-from tests.rig import cheapkeys, parts, postgres, s3, scratch
+from tests.rig import cheapkeys, controlplane, kubelet, parts, postgres, s3, scratch
 from tests.rig import sink as http_sink
 from tests.rig import sshd as ssh_rig
 
 PgOf = Callable[[int], postgres.PgServer]
+Workers = Callable[[int], list[kubelet.FakeNode]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -157,3 +159,47 @@ def small_tmpfs() -> Iterator[Callable[[str], Path]]:
         pytest.skip("a file system can be mounted by root only")
     with contextlib.ExitStack() as stack:
         yield lambda size: stack.enter_context(scratch.tmpfs(size))
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[controlplane.ControlPlane]:
+    """The shared Kubernetes control plane, on a fast clock. Tests use namespaces of their own."""
+    with controlplane.running() as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def kubelets(control_plane: controlplane.ControlPlane) -> Iterator[kubelet.Kubelets]:
+    """The nodes of the shared control plane; one is always healthy and takes no pods."""
+    with kubelet.running(control_plane) as nodes:
+        nodes.add("always-healthy", taints=(kubelet.NO_PODS,))
+        yield nodes
+
+
+@pytest.fixture
+def workers(kubelets: kubelet.Kubelets) -> Iterator[Workers]:
+    """Make a pool of nodes of the shared control plane for this test alone: ``workers(3)``."""
+    pools: list[list[kubelet.FakeNode]] = []
+
+    def make(count: int) -> list[kubelet.FakeNode]:
+        pools.append(kubelets.add_pool(f"w{random.token_hex(3)}", count))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        kubelets.remove(*(node.name for node in pool))
+
+
+@pytest.fixture
+def namespace(control_plane: controlplane.ControlPlane) -> Iterator[str]:
+    """A namespace of the shared control plane for this test alone."""
+    name = control_plane.namespace(f"t-{random.token_hex(4)}")
+    yield name
+    control_plane.api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def own_control_plane() -> Iterator[controlplane.ControlPlane]:
+    """A control plane for this test alone, whose components it may stop, kill or freeze."""
+    with controlplane.running() as own:
+        yield own
