@@ -44,12 +44,12 @@ static: setup
 	@report=$$($(BIN)/lint-imports) || { echo "$$report"; exit 1; }
 
 check: static ## format, lint, types, import contracts and the tests without real servers; under a minute
-	@$(BIN)/python -m pytest -q $(SPREAD) -m "not real" $(TESTS)
+	@$(BIN)/python -m pytest -q $(SPREAD) -m "not real and not long" $(TESTS)
 
 # Where no control plane can be had, the tests say so in their last lines; in CI they fail.
 test: static ## everything that must hold before a commit lands: `check`, all tests, coverage
 	@[[ -n $${KUBEBUILDER_ASSETS:-} ]] || tools/control-plane/build.sh || [[ $${CI:-} != true ]]
-	@$(BIN)/python -m pytest -q $(SPREAD) --durations=10 --cov --cov-report=term $(TESTS)
+	@$(BIN)/python -m pytest -q $(SPREAD) -m "not long" --durations=10 --cov --cov-report=term $(TESTS)
 
 bench: setup ## measure speed and memory against the bare tools
 	@$(BIN)/python -m tests.bench
