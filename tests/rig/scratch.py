@@ -21,20 +21,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
+MEMORY = Path("/dev/shm")  # noqa: S108 - names in it are random; nothing waits for a disk there
 _NAME = re.compile(r"opsd-t-(\d+)-")
 
 
-def make_directory(label: str) -> Path:
+def make_directory(label: str, *, parent: Path | None = None) -> Path:
     """A new directory that any user may enter; `label` only helps a person who looks."""
-    path = Path(tempfile.mkdtemp(prefix=f"opsd-t-{os.getpid()}-{label}-"))
+    path = Path(tempfile.mkdtemp(prefix=f"opsd-t-{os.getpid()}-{label}-", dir=parent))
     path.chmod(0o755)
     return path
 
 
 @contextlib.contextmanager
-def directory(label: str) -> Iterator[Path]:
-    """A directory that is removed at the end."""
-    path = make_directory(label)
+def directory(label: str, *, in_memory: bool = False) -> Iterator[Path]:
+    """A directory that is removed at the end; in memory where the machine has room for it."""
+    path = make_directory(label, parent=MEMORY if in_memory and MEMORY.is_dir() else None)
     try:
         yield path
     finally:
@@ -43,7 +44,7 @@ def directory(label: str) -> Iterator[Path]:
 
 def sweep() -> None:
     """Remove the directories of test processes that are dead."""
-    for path in Path(tempfile.gettempdir()).glob("opsd-t-*"):
+    for path in (*Path(tempfile.gettempdir()).glob("opsd-t-*"), *MEMORY.glob("opsd-t-*")):
         match = _NAME.match(path.name)
         if match and not Path("/proc", match[1]).exists():
             shutil.rmtree(path, ignore_errors=True)
