@@ -11,87 +11,31 @@ counted here; `outbox` delivers them, `retention` removes old results.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from tests.model.checker import Steps
-
-NO_RUN = -1  # not on record
-
-
-class At(enum.IntEnum):
-    """How far a process is."""
-
-    STARTED = 0
-    LEASED = 1  # from here on it holds the lease
-    BEGUN = 2
-    COMMITTED = 3  # its data is stored
-    WORKED = 4
-    FAILING = 5
-    RECORDED = 6  # its watchdog has still something to say
-    ENDED = 7  # from here on it is over, until its daemon has noticed
-    DENIED = 8
-
-
-class End(enum.StrEnum):
-    """How a run is on record."""
-
-    OPEN = "open"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    TIMED_OUT = "timed_out"
-    INTERRUPTED = "interrupted"
-    MISSED = "missed"
-    SKIPPED = "skipped"
-
-
-RETRIED = frozenset({End.FAILED, End.TIMED_OUT, End.INTERRUPTED})
-TOLD = RETRIED | {End.MISSED}
-
-
-class Run(NamedTuple):
-    """A row of the ledger."""
-
-    slot: float
-    end: End
-    messages: int  # about it, in the outbox
-
-
-class Process(NamedTuple):
-    """An `opsd run-job`."""
-
-    at: At
-    slot: float
-    run: int  # number of its row
-    hangs: bool  # its watchdog is about to say so and to end it
-
-
-class Daemon(NamedTuple):
-    """An `opsd run`."""
-
-    up: bool
-    wants: float  # the slot that it is about to deal with; 0: none
-    answered: float  # the latest slot dealt with in this life; only in memory
-    child: tuple[Process, ...]  # none or one
-
-
-STARTING = Daemon(up=True, wants=0, answered=0, child=())
-DOWN = Daemon(up=False, wants=0, answered=0, child=())
-
-
-class World(NamedTuple):
-    """Everything at one moment."""
-
-    now: int
-    runs: tuple[Run, ...]
-    data: frozenset[int]  # numbers of the runs whose data is stored
-    published: tuple[tuple[float, int], ...]  # results: slot, and run that made it
-    daemons: tuple[Daemon, ...]  # sorted: which is which does not matter
-    others: tuple[Process, ...]  # sorted: started by people, or by a daemon that is dead
-    faults: int  # that may still happen
-    asks: int  # runs that somebody may still ask for
+from tests.model.machine import (
+    DOWN,
+    NO_RUN,
+    RETRIED,
+    STARTING,
+    TOLD,
+    At,
+    Daemon,
+    End,
+    Process,
+    Run,
+    World,
+    changed,
+    is_leased,
+    is_leased_to_another,
+    joined,
+    moved,
+    name_of,
+    processes,
+    with_daemon,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +85,8 @@ class Slots:
             if daemon.up:
                 yield from self._daemon(world, place, daemon)
             else:
-                yield "daemon: started", _with(world, place, STARTING)
-        for place, process in _processes(world):
+                yield "daemon: started", with_daemon(world, place, STARTING)
+        for place, process in processes(world):
             if process.at < At.ENDED:
                 yield from self._process(world, place, process)
 
@@ -155,20 +99,20 @@ class Slots:
         if daemon.wants:
             yield self._act(world, place, daemon)
         elif wanted := self._due(world, daemon):
-            after = _with(world, place, daemon._replace(wants=wanted))
+            after = with_daemon(world, place, daemon._replace(wants=wanted))
             yield f"daemon: consider {wanted}", after
 
     def _act(self, world: World, place: int, daemon: Daemon) -> tuple[str, World]:
         slot = daemon.wants
         done = daemon._replace(wants=0, answered=0 if self.due_from_ledger else slot)
         if slot < world.now:
-            world = _with(world, place, done)
+            world = with_daemon(world, place, done)
             return f"daemon: record missed {slot}", self._without_run(world, slot, End.MISSED)
         if daemon.child:
-            world = _with(world, place, done)
+            world = with_daemon(world, place, done)
             return f"daemon: record skipped {slot}", self._without_run(world, slot, End.SKIPPED)
         child = Process(At.STARTED, slot, NO_RUN, hangs=False)
-        return f"daemon: start {slot}", _with(world, place, done._replace(child=(child,)))
+        return f"daemon: start {slot}", with_daemon(world, place, done._replace(child=(child,)))
 
     def _due(self, world: World, daemon: Daemon) -> int:
         """The oldest slot that this daemon has something to do for, or 0."""
@@ -190,7 +134,7 @@ class Slots:
 
     def _is_settled(self, world: World) -> bool:
         """Whether there is no open run of which a free lease says that nobody runs it."""
-        free = not self.settles_under_lease or not _is_leased(world)
+        free = not self.settles_under_lease or not is_leased(world)
         return not (free and any(run.end is End.OPEN for run in world.runs))
 
     def _settled(self, world: World) -> World:
@@ -203,12 +147,12 @@ class Slots:
         )
 
     def _accounted(self, world: World, place: int, child: Process) -> World:
-        world = _changed(world, place, None)
+        world = changed(world, place, None)
         if any(run.slot == child.slot for run in world.runs):
             return world
         if child.at is not At.DENIED:
             return self._without_run(world, child.slot, End.FAILED)
-        if self.ends_once and not _is_leased_to_another(world, child.slot):
+        if self.ends_once and not is_leased_to_another(world, child.slot):
             return world  # it is under way, or was: the ledger will say, or it is due again
         return self._without_run(world, child.slot, End.SKIPPED)
 
@@ -219,16 +163,16 @@ class Slots:
         return world._replace(runs=(*world.runs, Run(slot, end, int(end in TOLD))))
 
     def _process(self, world: World, place: int, process: Process) -> Steps[World]:
-        name = _name(process)
+        name = name_of(process)
         if process.hangs:
             after = self._record(world, process, End.TIMED_OUT)
-            yield f"{name}: last words", _moved(after, place, process, At.ENDED)
+            yield f"{name}: last words", moved(after, place, process, At.ENDED)
         match process.at:
             case At.STARTED:
-                if self.has_lease and _is_leased(world):
-                    yield f"{name}: lease denied", _moved(world, place, process, At.DENIED)
+                if self.has_lease and is_leased(world):
+                    yield f"{name}: lease denied", moved(world, place, process, At.DENIED)
                 else:
-                    yield f"{name}: lease", _moved(world, place, process, At.LEASED)
+                    yield f"{name}: lease", moved(world, place, process, At.LEASED)
             case At.LEASED if any(run.end is End.OPEN for run in world.runs):
                 yield f"{name}: record unfinished", self._settled(world)
             case At.LEASED:
@@ -242,38 +186,38 @@ class Slots:
 
     def _begun(self, world: World, place: int, process: Process) -> World:
         if self.ends_once and not self._is_open_to(world, process.slot):
-            return _moved(world, place, process, At.ENDED)
+            return moved(world, place, process, At.ENDED)
         if not self.begins_first:
-            return _moved(world, place, process, At.BEGUN)
+            return moved(world, place, process, At.BEGUN)
         run = len(world.runs)
         world = world._replace(runs=(*world.runs, Run(process.slot, End.OPEN, 0)))
-        return _moved(world, place, process, At.BEGUN, run=run)
+        return moved(world, place, process, At.BEGUN, run=run)
 
     def _committed(self, world: World, place: int, process: Process) -> World:
         """Delete data of runs that are proven dead; store ours, unless the slot has a result."""
         dead = {number for number, run in enumerate(world.runs) if run.end in RETRIED}
         data = world.data - (dead - {run for _, run in world.published})
         if any(slot == process.slot for slot, _ in world.published):
-            return _moved(world._replace(data=data), place, process, At.WORKED)
-        return _moved(world._replace(data=data | {process.run}), place, process, At.COMMITTED)
+            return moved(world._replace(data=data), place, process, At.WORKED)
+        return moved(world._replace(data=data | {process.run}), place, process, At.COMMITTED)
 
     def _publish(self, world: World, place: int, process: Process) -> World:
         """Create the manifest under the slot's key; take the data back if there is one."""
         is_first = all(slot != process.slot for slot, _ in world.published)
         if is_first or not self.first_writer_wins:
             published = (*world.published, (process.slot, process.run))
-            return _moved(world._replace(published=published), place, process, At.WORKED)
-        return _moved(world._replace(data=world.data - {process.run}), place, process, At.WORKED)
+            return moved(world._replace(published=published), place, process, At.WORKED)
+        return moved(world._replace(data=world.data - {process.run}), place, process, At.WORKED)
 
     def _recorded(self, world: World, place: int, process: Process) -> Steps[World]:
         end = End.COMPLETED if process.at is At.WORKED else End.FAILED
         after = self._record(world, process, end)
         at = At.RECORDED if process.hangs else At.ENDED
-        yield f"{_name(process)}: record {end}", _moved(after, place, process, at)
+        yield f"{name_of(process)}: record {end}", moved(after, place, process, at)
         if not self.one_transaction:
             yield (
-                f"{_name(process)}: record {end}, its messages not yet",
-                _moved(self._record(world, process, end, tells=False), place, process, At.ENDED),
+                f"{name_of(process)}: record {end}, its messages not yet",
+                moved(self._record(world, process, end, tells=False), place, process, At.ENDED),
             )
 
     def _record(self, world: World, process: Process, end: End, *, tells: bool = True) -> World:
@@ -294,7 +238,7 @@ class Slots:
             yield "time passes", world._replace(now=world.now + 1)
         if world.asks:
             asked = Process(At.STARTED, world.now + 0.5, NO_RUN, hangs=False)
-            yield "somebody asks for a run", _joined(world, asked)._replace(asks=world.asks - 1)
+            yield "somebody asks for a run", joined(world, asked)._replace(asks=world.asks - 1)
         if world.faults:
             yield from self._faults(world._replace(faults=world.faults - 1))
 
@@ -304,32 +248,32 @@ class Slots:
         for place, daemon in enumerate(world.daemons):
             if daemon.up:
                 yield from self._daemon_faults(world, place, daemon)
-        for place, process in _processes(world):
+        for place, process in processes(world):
             if process.at < At.ENDED:
                 yield from self._process_faults(world, place, process)
 
     def _daemon_faults(self, world: World, place: int, daemon: Daemon) -> Steps[World]:
-        down = _with(world, place, DOWN)
+        down = with_daemon(world, place, DOWN)
         yield "daemon: killed, and its child with it", down
         for child in daemon.child:
             if child.at is At.STARTED:  # the parent-death signal was not set yet
-                yield "daemon: killed, and its child goes on", _joined(down, child)
+                yield "daemon: killed, and its child goes on", joined(down, child)
             elif child.at >= At.ENDED:
-                lost = _changed(world, place, None)
+                lost = changed(world, place, None)
                 yield f"daemon: the state refuses account {child.slot}", lost
         if 0 < daemon.wants < world.now:
             refused = daemon._replace(wants=0)
-            yield f"daemon: the state refuses {daemon.wants}", _with(world, place, refused)
+            yield f"daemon: the state refuses {daemon.wants}", with_daemon(world, place, refused)
 
     def _process_faults(self, world: World, place: int, process: Process) -> Steps[World]:
-        name = _name(process)
-        yield f"{name}: killed", _moved(world, place, process, At.ENDED)
+        name = name_of(process)
+        yield f"{name}: killed", moved(world, place, process, At.ENDED)
         if process.at is At.LEASED:
-            yield f"{name}: the state refuses begin", _moved(world, place, process, At.ENDED)
+            yield f"{name}: the state refuses begin", moved(world, place, process, At.ENDED)
         if process.at in (At.BEGUN, At.COMMITTED):
-            yield f"{name}: the job fails", _moved(world, place, process, At.FAILING)
+            yield f"{name}: the job fails", moved(world, place, process, At.FAILING)
         if At.BEGUN <= process.at < At.ENDED and not process.hangs:
-            yield f"{name}: hangs", _changed(world, place, process._replace(hangs=True))
+            yield f"{name}: hangs", changed(world, place, process._replace(hangs=True))
 
     # What must hold.
 
@@ -342,7 +286,7 @@ class Slots:
             yield "a slot has two results"
         if any(run not in world.data for _, run in world.published):
             yield "a result has lost its data"
-        for _, process in _processes(world):
+        for _, process in processes(world):
             is_at_work = process.at < At.ENDED and not process.hangs and process.run != NO_RUN
             if is_at_work and world.runs[process.run].end is not End.OPEN:
                 yield "a living run is on record as ended"
@@ -371,55 +315,3 @@ class Slots:
         if NO_RUN in world.data - {run for _, run in world.published}:
             return "data lies about and nobody can prove its run dead"
         return ""
-
-
-def _name(process: Process) -> str:
-    return f"run of {process.slot}"
-
-
-def _processes(world: World) -> Iterator[tuple[int, Process]]:
-    """Every process with its place: first the daemons' children, then the others."""
-    for place, daemon in enumerate(world.daemons):
-        for child in daemon.child:
-            yield place, child
-    yield from enumerate(world.others, len(world.daemons))
-
-
-def _holders(world: World) -> list[Process]:
-    """Who holds the lease; with a lease that works, one at most."""
-    return [one for _, one in _processes(world) if At.LEASED <= one.at < At.ENDED]
-
-
-def _is_leased(world: World) -> bool:
-    return bool(_holders(world))
-
-
-def _is_leased_to_another(world: World, slot: float) -> bool:
-    return any(holder.slot != slot for holder in _holders(world))
-
-
-def _with(world: World, place: int, daemon: Daemon) -> World:
-    others = (*world.daemons[:place], *world.daemons[place + 1 :])
-    return world._replace(daemons=tuple(sorted((*others, daemon))))
-
-
-def _joined(world: World, process: Process) -> World:
-    return world._replace(others=tuple(sorted((*world.others, process))))
-
-
-def _changed(world: World, place: int, process: Process | None) -> World:
-    """The process at this place is now this one, or nobody knows it any more."""
-    now = () if process is None else (process,)
-    if place < len(world.daemons):
-        return _with(world, place, world.daemons[place]._replace(child=now))
-    number = place - len(world.daemons)
-    others = (*world.others[:number], *now, *world.others[number + 1 :])
-    return world._replace(others=tuple(sorted(others)))
-
-
-def _moved(world: World, place: int, process: Process, at: At, *, run: int | None = None) -> World:
-    """The process one step further; when it is over, only a daemon remembers it."""
-    if at >= At.ENDED and place >= len(world.daemons):
-        return _changed(world, place, None)
-    number = process.run if run is None else run
-    return _changed(world, place, process._replace(at=at, run=number))
