@@ -31,17 +31,30 @@ class Incident:
     finding: Finding  #: as last seen
     opened_at: datetime  #: aware UTC
     closed_at: datetime | None = None  #: gone since; None while it is open
+    changed_at: datetime | None = None  #: its level is what it is since then; None: `opened_at`
+    fell_at: datetime | None = None  #: when its level last went down
+    comebacks: int = 0  #: how often it went up again soon after it had gone down
     told: Severity | None = None  #: what people believe it is; None: that there is nothing
-    first_told_at: datetime | None = None  #: when they were first told
+    noted: Severity | None = None  #: what they will believe when all that is held back is told
+    told_to: tuple[str, ...] | None = None  #: tags of those who know of it; None: nobody does
+    first_told_at: datetime | None = None  #: when they were told that it opened or worsened
     told_at: datetime | None = None  #: when they were last told or reminded
-    comebacks: int = 0  #: how often it opened again soon after it had closed
     acknowledged: Acknowledgement | None = None
     escalated_at: datetime | None = None  #: when others were told because nobody acknowledged
+    follows: str = ""  #: subject of the open finding that it follows from; told with that one
+    freed_at: datetime | None = None  #: when what it followed from had gone before it
+    muted_by: str = ""  #: ``silence`` or ``maintenance``: kept the last change from being told
 
     @property
     def key(self) -> tuple[str, str, str]:
         """Identity: a job's check of a subject."""
         return (self.job, *self.finding.key)
+
+    @property
+    def level(self) -> Severity | None:
+        """How bad it is; None when it is gone, or a mere information."""
+        is_news = self.closed_at is None and self.finding.severity > Severity.INFO
+        return self.finding.severity if is_news else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +71,23 @@ class Silence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened while nobody was to be disturbed: a line of the digest."""
+    """Something that was held back, or happened at night: a line of the next digest."""
 
     at: datetime  #: aware UTC
     change: Change
-    severity: Severity
+    severity: Severity  #: of the worse side of the change: who must hear of it
     job: str
     check: str
     subject: str
     summary: str
-    was_told: bool  #: a message of its own went out at once
+    was_told: bool  #: a message of its own went out
+    opened_at: datetime | None = None  #: aware UTC
+    tags: tuple[str, ...] = ()  #: whose digest it belongs to; none: everybody's
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Identity of the incident."""
+        return (self.job, self.check, self.subject)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
