@@ -10,6 +10,7 @@ Limits: there are no nodes (tests.rig.kubelet brings them), no network and no DN
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -73,6 +74,15 @@ FAST = Clock(
     scheduler=_FAST_LEADER,
     heartbeat_s=1.0,
     lease_s=4,
+)
+#: The same, but losing most nodes stops evictions, as with the defaults.
+FAST_AND_CAREFUL = dataclasses.replace(
+    FAST,
+    controller_manager={
+        flag: value
+        for flag, value in FAST.controller_manager.items()
+        if flag != "large-cluster-size-threshold"
+    },
 )
 
 

@@ -107,6 +107,7 @@ class Kubelets:
         self._version = f"v{control_plane.minor}.0"
         self._nodes: dict[str, FakeNode] = {}
         self._numbers = itertools.count(1)
+        self._looking = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="kubelets", daemon=True)
 
@@ -129,8 +130,10 @@ class Kubelets:
 
     def remove(self, *names: str) -> None:
         """Take nodes away for good: the Node objects, the Leases and what is bound to them."""
+        with self._looking:  # or it might renew a lease that was just removed
+            for name in names:
+                self._nodes.pop(name, None)
         for name in names:
-            self._nodes.pop(name, None)
             for pod in self._api.items("/api/v1/pods", fieldSelector=f"spec.nodeName={name}"):
                 self._remove_pod(pod)
             for path in (f"/api/v1/nodes/{name}", _lease_path(name)):
@@ -149,7 +152,7 @@ class Kubelets:
     def _serve(self) -> None:
         while not self._stopping.wait(LOOK_S):
             # An API server that is away or busy is met again at the next look.
-            with contextlib.suppress(ApiError, urllib3.exceptions.HTTPError):
+            with self._looking, contextlib.suppress(ApiError, urllib3.exceptions.HTTPError):
                 self._look()
 
     def _look(self) -> None:

@@ -29,7 +29,7 @@ die() {
 at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n1) == "$1" ]]; }
 wanted() { cat "$MINOR"/go.{mod,sum} etcd/go.{mod,sum} | sha256sum | cut -d' ' -f1; }
 built() { [[ $(cat "$TARGET/.locked" 2>/dev/null) == "$(wanted)" ]]; }
-pinned() { awk -v module="$2" '$1 == module && $2 != "=>" { print substr($2, 2); exit } $2 == module { print substr($3, 2); exit }' "$1/go.mod"; }
+pinned() { awk -v module="$2" '$1 == module && $2 != "=>" { print substr($2, 2); exit } $1 == "require" && $2 == module { print substr($3, 2); exit }' "$1/go.mod"; }
 
 go_is_new_enough() {
     local version
@@ -48,13 +48,15 @@ find_go() { # Sets GO.
     go_is_new_enough "$GO" || die "the Go that was brought does not run here; install Go"
 }
 
+without_downloads() { "$@" 2> >(grep -v '^go: downloading ' >&2); } # hundreds of lines
+
 build_kubernetes() {
     local version package=k8s.io/component-base/version
     version=$(pinned "$MINOR" k8s.io/kubernetes)
     say "building Kubernetes $version into $TARGET: about ten minutes on two cores, once"
     (
         cd "$MINOR"
-        nice "$GO" install -trimpath -gcflags=all=-dwarf=false -ldflags "-s -w
+        without_downloads nice "$GO" install -trimpath -gcflags=all=-dwarf=false -ldflags "-s -w
             -X $package.gitVersion=v$version -X $package.gitTreeState=clean
             -X $package.gitMajor=${MINOR%.*} -X $package.gitMinor=${MINOR#*.}" tool
     )
@@ -64,7 +66,7 @@ build_etcd() {
     say "building etcd $(pinned etcd go.etcd.io/etcd/server/v3)"
     (
         cd etcd
-        nice "$GO" build -trimpath -gcflags=all=-dwarf=false -ldflags "-s -w" \
+        without_downloads nice "$GO" build -trimpath -gcflags=all=-dwarf=false -ldflags "-s -w" \
             -o "$BUILDING/etcd" go.etcd.io/etcd/server/v3
     )
 }
