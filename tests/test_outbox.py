@@ -1,17 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from opsd.alerts.outbox import LEASE, Delivery, deliver, retry_after
+from opsd.alerts.channels import CHANNEL_DOWN, NOBODY_REACHED
+from opsd.alerts.outbox import LEASE, LEAST_ATTEMPTS, MAX_AGE, Delivery, deliver, retry_after
 from opsd.clock import Deadline
 from opsd.errors import DeadlineExceeded, TransientError
 from opsd.model import Message, Outcome, Run, Severity
 from opsd.state.sqlite import SqliteState
-from opsd.testing import FakeClock
+from opsd.testing import FakeClock, tell_nobody
+from opsd.triage import OWN
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -36,12 +39,20 @@ class Phones:
         self.accepted: list[tuple[str, str]] = []
         self.asked: list[tuple[str, str]] = []
 
-    def targets(self, message: Message) -> Sequence[str]:
-        return [
-            name
+    @property
+    def known(self) -> Mapping[str, Severity]:
+        return {
+            name: Severity.CRITICAL if name.startswith("critical") else Severity.WARNING
             for name in self.behaviour
-            if message.severity is Severity.CRITICAL or not name.startswith("critical")
-        ]
+        }
+
+    def targets(self, message: Message) -> Sequence[str]:
+        wanting = [name for name, least in self.known.items() if message.severity >= least]
+        return [name for name in wanting if name in message.tags] or wanting
+
+    def keys(self, target: str) -> list[str]:
+        """What `target` accepted, in order."""
+        return [key for name, key in self.accepted if name == target]
 
     def send(self, target: str, message: Message, *, deadline: Deadline) -> None:
         deadline.remaining()
@@ -81,7 +92,9 @@ def tell(state: SqliteState, *keys: str, severity: Severity = Severity.CRITICAL)
 
 
 def send(state: SqliteState, phones: Phones, clock: FakeClock, *, seconds: float = 60) -> Delivery:
-    return deliver(state, phones, clock=clock, deadline=Deadline.after(seconds, clock))
+    return deliver(
+        state, phones, tell=tell_nobody, clock=clock, deadline=Deadline.after(seconds, clock)
+    )
 
 
 def test_what_is_due_is_sent_once_in_order(state: SqliteState, clock: FakeClock) -> None:
@@ -200,7 +213,8 @@ def test_a_target_gets_only_what_is_severe_enough_for_it(
 
     send(state, phones, clock)
 
-    assert phones.accepted == [("phone", "light"), ("critical_only", "heavy"), ("phone", "heavy")]
+    assert phones.keys("phone") == ["heavy", "light"]
+    assert phones.keys("critical_only") == ["heavy"]
     assert state.undelivered() == ()
 
 
@@ -252,3 +266,248 @@ def test_what_a_target_took_before_a_crash_is_not_sent_there_again(
     send(state, phones, clock)
 
     assert phones.accepted == [("phone", "a"), ("chat", "a")]
+
+
+def pass_time(
+    state: SqliteState,
+    phones: Phones,
+    clock: FakeClock,
+    *,
+    hours: float,
+    step: timedelta = timedelta(minutes=20),
+) -> None:
+    """Let opsd try as it does, with nothing else to do."""
+    until = clock.wall + timedelta(hours=hours)
+    while clock.wall < until:
+        send(state, phones, clock)
+        clock.advance(step)
+
+
+def waiting(state: SqliteState, target: str) -> list[str]:
+    return [e.message.key for e in state.undelivered() if target not in e.accepted_by]
+
+
+def test_the_worst_news_is_sent_first(state: SqliteState, clock: FakeClock) -> None:
+    tell(state, "light", severity=Severity.WARNING)
+    tell(state, "heavy", "heavier")
+    phones = Phones(phone=takes)
+
+    send(state, phones, clock)
+
+    assert phones.keys("phone") == ["heavy", "heavier", "light"]
+
+
+def test_a_slow_target_holds_up_no_other(state: SqliteState, clock: FakeClock) -> None:
+    keys = [f"m{number}" for number in range(20)]
+    tell(state, *keys)
+    fast_has_all = threading.Event()
+
+    def waits_for_the_others(_message: Message) -> None:
+        assert fast_has_all.wait(20)
+
+    def counts(message: Message) -> None:
+        if message.key == keys[-1]:
+            fast_has_all.set()
+
+    phones = Phones(slow=waits_for_the_others, fast=counts)
+    result = send(state, phones, clock)
+
+    assert result == Delivery(delivered=20)
+    assert phones.keys("fast") == phones.keys("slow") == keys
+
+
+def test_five_hundred_messages_reach_everybody_once_over_many_passes(
+    state: SqliteState, clock: FakeClock
+) -> None:
+    keys = [f"m{number}" for number in range(500)]
+    storm = [Message(key=key, severity=Severity.WARNING, title=key, body="") for key in keys]
+    state.tell(lambda alerts, _open, _at: (alerts, storm))
+    fast_has_all = threading.Event()
+
+    def takes_a_second(_message: Message) -> None:
+        assert fast_has_all.wait(20)
+        clock.advance(timedelta(seconds=1))
+
+    def counts(message: Message) -> None:
+        if message.key == keys[-1]:
+            fast_has_all.set()
+
+    phones = Phones(slow=takes_a_second, fast=counts)
+    passes = [send(state, phones, clock, seconds=120) for _ in range(5)]
+
+    assert [done.delivered for done in passes] == [116, 116, 116, 116, 36]
+    assert [done.failed for done in passes] == [0] * 5
+    assert phones.keys("slow") == phones.keys("fast") == keys
+    assert state.undelivered() == ()
+
+
+def test_what_was_not_taken_for_a_day_becomes_one_message_for_that_target(
+    state: SqliteState, clock: FakeClock
+) -> None:
+    tell(state, "old")
+    tell(state, "older", severity=Severity.WARNING)
+    phones = Phones(dead=refuses, phone=takes)
+
+    pass_time(state, phones, clock, hours=24)
+    before = waiting(state, "dead")
+    tell(state, "young")
+    pass_time(state, phones, clock, hours=1)
+    after = state.undelivered()
+    phones.behaviour["dead"] = takes
+    pass_time(state, phones, clock, hours=1)
+
+    assert before == ["old", "older"]
+    assert [entry.message.key for entry in after] == ["young", "collapse/dead/2"]
+    assert after[1].message.title == "While dead could not be reached: 2 messages"
+    assert after[1].message.body.splitlines()[:2] == [
+        "2026-11-22 12:00 critical: old",
+        "2026-11-22 12:00 warning: older",
+    ]
+    assert phones.keys("dead") == ["young", "collapse/dead/2"]
+    assert phones.keys("phone") == ["old", "older", "young"]
+    assert state.undelivered() == ()
+
+
+def test_a_message_is_given_up_after_a_day_and_not_before(
+    state: SqliteState, clock: FakeClock
+) -> None:
+    tell(state, "a")
+    phones = Phones(dead=refuses)
+    pass_time(state, phones, clock, hours=20)
+
+    clock.wall = NOON + MAX_AGE
+    send(state, phones, clock)
+    before = waiting(state, "dead")
+    clock.advance(timedelta(minutes=15))
+    send(state, phones, clock)
+
+    assert before == ["a"]
+    assert waiting(state, "dead") == ["collapse/dead/1"]
+
+
+def test_what_is_missed_later_joins_the_earlier_collapse(
+    state: SqliteState, clock: FakeClock
+) -> None:
+    phones = Phones(dead=refuses)
+    for day in range(3):
+        tell(state, *(f"day{day}-{number}" for number in range(20)))
+        pass_time(state, phones, clock, hours=24, step=timedelta(hours=2))
+    pass_time(state, phones, clock, hours=26, step=timedelta(hours=2))
+
+    [entry] = state.undelivered()
+
+    lines = entry.message.body.splitlines()
+    assert entry.message.title == "While dead could not be reached: 60 messages"
+    assert lines[40] == "and 20 more: opsd history"
+    assert "collapse" not in entry.message.body
+    assert entry.message.tags == ("dead",)
+
+
+def test_a_target_that_takes_messages_again_is_given_all_of_them_however_old(
+    state: SqliteState, clock: FakeClock
+) -> None:
+    tell(state, "a")
+    phones = Phones(dead=refuses)
+    pass_time(state, phones, clock, hours=23)
+
+    clock.advance(timedelta(hours=5))
+    phones.behaviour["dead"] = takes
+    send(state, phones, clock)
+
+    assert phones.keys("dead") == ["a"]
+
+
+@pytest.mark.parametrize(
+    "step", [timedelta(days=400), timedelta(days=-400), timedelta(hours=1), timedelta(hours=-1)]
+)
+def test_a_clock_that_jumps_gives_nothing_up_and_delays_nothing(
+    step: timedelta, state: SqliteState, clock: FakeClock
+) -> None:
+    tell(state, "a", "b")
+    phones = Phones(phone=refuses)
+    pass_time(state, phones, clock, hours=0.4, step=timedelta(minutes=5))
+
+    clock.wall += step
+    send(state, phones, clock)
+    still_waiting = waiting(state, "phone")
+    phones.behaviour["phone"] = takes
+    clock.advance(timedelta(minutes=15))
+    send(state, phones, clock)
+
+    assert still_waiting == ["a", "b"]
+    assert phones.keys("phone") == ["a", "b"]
+
+
+def test_a_message_that_only_a_clock_made_old_is_given_up_after_many_tries(
+    state: SqliteState, clock: FakeClock
+) -> None:
+    clock.wall = datetime(1970, 1, 1, tzinfo=UTC)
+    tell(state, "a")
+    clock.wall = NOON
+    phones = Phones(phone=refuses)
+
+    for _ in range(LEAST_ATTEMPTS - 1):
+        send(state, phones, clock)
+        clock.advance(timedelta(minutes=15))
+    before = waiting(state, "phone")
+    send(state, phones, clock)
+
+    assert before == ["a"]
+    assert waiting(state, "phone") == ["collapse/phone/1"]
+
+
+def own_findings(state: SqliteState) -> dict[str, Severity]:
+    return {
+        entry.finding.subject: entry.finding.severity for entry in state.open_findings(job=OWN)
+    }
+
+
+def test_a_channel_that_takes_nothing_is_a_finding_until_it_takes_something(
+    state: SqliteState, clock: FakeClock
+) -> None:
+    tell(state, "a", severity=Severity.WARNING)
+    phones = Phones(dead=refuses, phone=takes)
+
+    send(state, phones, clock)
+    [entry] = state.open_findings(job=OWN)
+    phones.behaviour["dead"] = takes
+    clock.advance(timedelta(seconds=5))
+    send(state, phones, clock)
+
+    assert entry.finding.check == CHANNEL_DOWN
+    assert entry.finding.facts == {"error": "TransientError: 410 gone", "waiting": 1}
+    assert own_findings(state) == {}
+
+
+def test_when_no_channel_is_left_that_is_a_finding_too(
+    state: SqliteState, clock: FakeClock
+) -> None:
+    tell(state, "a", severity=Severity.WARNING)
+    phones = Phones(one=refuses, two=is_silent)
+
+    send(state, phones, clock)
+    checks = {entry.finding.check for entry in state.open_findings(job=OWN)}
+    muted = own_findings(state)
+    phones.behaviour["two"] = takes
+    clock.advance(timedelta(seconds=5))
+    send(state, phones, clock)
+
+    assert checks == {CHANNEL_DOWN, NOBODY_REACHED}
+    assert muted == {
+        "channel/one": Severity.CRITICAL,
+        "channel/two": Severity.CRITICAL,
+        "channels": Severity.CRITICAL,
+    }
+    assert own_findings(state) == {"channel/one": Severity.WARNING}
+
+
+def test_nothing_is_written_about_channels_while_all_are_well(
+    state: SqliteState, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(state, "a")
+    observed: list[object] = []
+    monkeypatch.setattr(state, "observe", lambda *_args, **_kwargs: observed.append(1))
+
+    send(state, Phones(phone=takes), clock)
+
+    assert observed == []

@@ -59,12 +59,15 @@ def deliver() -> int:
     config = load_config()
     log_as(config)
     clock = SystemClock()
-    with Wiring(config, clock).state() as state, contextlib.suppress(BrokenPipeError):
+    wiring = Wiring(config, clock)
+    with wiring.state() as state, contextlib.suppress(BrokenPipeError):
         done = outbox.deliver(
             state,
             Notifier(config.targets),
+            tell=wiring.tell,
             clock=clock,
             deadline=Deadline.after(DELIVERY_S, clock),
+            timezone=config.timezone,
         )
         if wants_json():
             print_json({"delivered": done.delivered, "failed": done.failed, "errors": done.errors})

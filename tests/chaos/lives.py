@@ -206,7 +206,9 @@ def deliver(life: Life, clock: FakeClock) -> int:
     with life.world.opened(clock) as state:
         notifier = Inboxes(life.world, life.weather)
         deadline = Deadline.after(DELIVERY_S, clock)
-        done = outbox.deliver(state, notifier, clock=clock, deadline=deadline)
+        done = outbox.deliver(
+            state, notifier, tell=life.world.tell, clock=clock, deadline=deadline
+        )
         return int(bool(done.failed))
 
 
