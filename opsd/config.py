@@ -172,7 +172,7 @@ class S3Table(Table):
     prefix: str = Field("", description="keys start with it, so that one bucket serves several")
     endpoint: str = Field(
         "",
-        pattern=r"^(https?://[^/\s]+/?)?$",
+        pattern=r"^(https?://[^/@?#\s]+/?)?$",
         description="URL of the server; empty for AWS",
         examples=["https://s3.example.org"],
     )

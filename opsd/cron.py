@@ -48,7 +48,7 @@ class Cron:
 
     def next_slot(self, after: datetime) -> datetime:
         """The first slot later than `after`, aware UTC."""
-        return next(self._from(after))
+        return next(self.slots_after(after))
 
     def previous_slot(self, until: datetime) -> datetime:
         """The last slot not later than `until`, aware UTC."""
@@ -56,7 +56,7 @@ class Cron:
         backward = CronSim(self.fields, just_after, reverse=True)
         latest = next(slot for slot in map(_utc, backward) if slot <= until)
         # Backward steps do not see the slots that summer time moves; forward steps do.
-        for slot in self._from(latest):
+        for slot in self.slots_after(latest):
             if slot > until:
                 return latest
             latest = slot
@@ -67,7 +67,8 @@ class Cron:
         text: str = CronSim(self.fields, _ANY_TIME).explain()
         return text
 
-    def _from(self, after: datetime) -> Iterator[datetime]:
+    def slots_after(self, after: datetime) -> Iterator[datetime]:
+        """All slots later than `after`, oldest first, aware UTC; without an end."""
         latest = after
         for slot in map(_utc, CronSim(self.fields, after.astimezone(self.timezone))):
             if slot > latest:
@@ -83,14 +84,14 @@ def parse(expression: str, *, timezone: tzinfo, spread_by: str) -> Cron:
     """
     parts = ALIASES.get(expression.strip().lower(), expression).split()
     if len(parts) != len(FIELDS):
-        raise ValueError(f'"{expression}" is not a schedule; {_HINT}')
+        raise ValueError(f"not a schedule; {_HINT}")  # what stands there may be anything
     fields = " ".join(
         _spread(part, index=index, seed=spread_by) for index, part in enumerate(parts)
     )
     try:
         next(CronSim(fields, _ANY_TIME))
     except CronSimError as exc:
-        raise ValueError(f'"{expression}" is not a schedule: {_explained(exc)}; {_HINT}') from exc
+        raise ValueError(f"not a schedule: {_explained(exc)}; {_HINT}") from exc
     except StopIteration:
         raise ValueError(f'"{expression}" never comes: no such date exists') from None
     return Cron(expression=expression, fields=fields, timezone=timezone)

@@ -40,9 +40,9 @@ def parse_recipients(texts: Iterable[str]) -> tuple[Recipient, ...]:
         texts: ``age1...``, ``ssh-ed25519 AAAA...`` or ``ssh-rsa AAAA...``, each.
 
     Raises:
-        ConfigError: one is not a public key; a private key is not repeated in the text.
+        ConfigError: one is not a public key; only what begins as one is repeated in the text.
     """
-    return tuple(_parse_recipient(text.strip()) for text in texts)
+    return tuple(_parse_recipient(text.strip(), at) for at, text in enumerate(texts, start=1))
 
 
 def encrypt(read: Read, write: Write, recipients: Sequence[str]) -> None:
@@ -116,7 +116,7 @@ def decrypt(read: Read, write: Write, identities: Sequence[Identity]) -> None:
     sink.flush_all()
 
 
-def _parse_recipient(text: str) -> Recipient:
+def _parse_recipient(text: str, position: int) -> Recipient:
     if any(mark in text for mark in _SECRET_MARKS):
         conceal(text)
         raise ConfigError(
@@ -131,7 +131,8 @@ def _parse_recipient(text: str) -> Recipient:
     except pyrage.RecipientError as exc:
         raise ConfigError(f"recipient {text!a}: not a valid public key: {exc}") from exc
     raise ConfigError(
-        f"recipient {text!a}: expected a public key that begins with age1, ssh-ed25519 or ssh-rsa"
+        f"recipient {position}: expected a public key that begins with age1, ssh-ed25519 or"
+        " ssh-rsa"
     )
 
 

@@ -10,13 +10,14 @@ import json
 import re
 import tomllib
 import zoneinfo
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from opsd.config import AlertTarget, Table
 from opsd.configfile import wording
@@ -90,10 +91,12 @@ def load(path: Path, jobs: Sequence[AnyJob]) -> Config:
             context={"repositories": _names(raw.get("repositories"))},
         )
     except ValidationError as exc:
-        problems = sorted(set(_problems(exc, raw=raw, text=text, model=model)))
-        report = "\n".join(f"{path}:{line}: {problem}" for line, problem in problems)
-        raise ConfigError(report) from None  # its cause would repeat the values
-    return _config(document, path=path, jobs=jobs)
+        found = exc.errors(include_url=False)
+    else:
+        return _config(document, path=path, jobs=jobs)
+    # Not while the library's error is handled: a traceback of ours would repeat its values.
+    problems = sorted(set(_problems(found, raw=raw, text=text, model=model)))
+    raise ConfigError("\n".join(f"{path}:{line}: {problem}" for line, problem in problems))
 
 
 def json_schema(jobs: Sequence[AnyJob]) -> dict[str, Any]:
@@ -146,11 +149,11 @@ def _dotted(match: re.Match[str]) -> str:
 
 
 def _problems(
-    exc: ValidationError, *, raw: dict[str, Any], text: str, model: type[Document]
+    found: Iterable[ErrorDetails], *, raw: dict[str, Any], text: str, model: type[Document]
 ) -> Iterator[tuple[int, str]]:
     line_of = lines(text)
     schema = model.model_json_schema(by_alias=True)
-    for error in exc.errors(include_url=False):
+    for error in found:
         if wording.is_echo(error):
             continue
         place = wording.placed(error, raw)
@@ -187,7 +190,7 @@ def _any_key(node: dict[str, Any]) -> dict[str, Any]:
 def _resolved(node: dict[str, Any], raw: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if "discriminator" in node:
         tag = raw.get(node["discriminator"]["propertyName"]) if isinstance(raw, dict) else None
-        node = {"$ref": node["discriminator"]["mapping"].get(tag, "")}
+        node = {"$ref": node["discriminator"]["mapping"].get(str(tag), "")}
     reference = str(node.get("$ref", ""))
     return dict(definitions.get(reference.removeprefix("#/$defs/"), node))
 

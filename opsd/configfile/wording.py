@@ -1,23 +1,25 @@
 """Say what is wrong with a configuration so that its owner can mend it without a manual.
 
-Limits: values are repeated only where a fixed set of words is expected; everything else
-may be a secret that stands in the wrong place.
+Limits: values are repeated only where a fixed set of words is expected, and only when they
+look like one; everything else may be a secret that stands in the wrong place.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
 from opsd.configfile.places import Place
-from opsd.text import printable, shortened
+from opsd.text import printable
 
 SHOWN_NAMES = 12  # known keys listed when none of them is close
-SHOWN_CHARACTERS = 40
+LONGEST_WORD = 40  # characters
+_WORD = re.compile(r"[A-Za-z][A-Za-z_/ .-]*\d?")  # no password, or one that is a word itself
 DATE = "a date"  # stands for a date of TOML, which no key takes, in what is checked
 
 _JSON_KINDS = {
@@ -211,6 +213,9 @@ def _kind_of(value: object) -> str:
 
 
 def _quoted(value: object) -> str:
+    """A wrong word, if it is one."""
     if not isinstance(value, str):
         return _kind_of(value)
-    return f'"{shortened(printable(value), SHOWN_CHARACTERS)}"'
+    if len(value) > LONGEST_WORD or not _WORD.fullmatch(value):
+        return "something else"
+    return f'"{value}"'
