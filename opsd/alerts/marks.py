@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from opsd.alerts.gates import fits
-from opsd.incidents import Acknowledgement, AlertState, Silence
+from opsd.incidents import Acknowledgement, AlertState, Incident, Silence
 from opsd.model import Finding, OpenFinding
 
 Key = tuple[str, str, str]  # job, check, subject
@@ -32,10 +32,10 @@ def marks(
     standing = sorted(in_force(alerts, now), key=lambda silence: silence.until)
     found: dict[Key, Mark] = {}
     for entry in findings:
-        incident = incidents.get(key_of(entry))
+        seen = _acknowledged(incidents.get(key_of(entry)), entry)
         silences = [silence for silence in standing if hides(silence, entry.finding)]
         mark = Mark(
-            acknowledged=incident.acknowledged if incident and not incident.closed_at else None,
+            acknowledged=seen,
             silence=silences[-1] if silences else None,
         )
         if mark != Mark():
@@ -51,6 +51,13 @@ def in_force(alerts: AlertState, now: datetime) -> tuple[Silence, ...]:
 def hides(silence: Silence, finding: Finding) -> bool:
     """Whether `finding` is not told for `silence`."""
     return fits(silence.check, finding.check) and fits(silence.subject, finding.subject)
+
+
+def _acknowledged(incident: Incident | None, entry: OpenFinding) -> Acknowledgement | None:
+    """Not what was said of the same finding when it was open before."""
+    if incident is None or incident.closed_at or incident.opened_at != entry.opened_at:
+        return None
+    return incident.acknowledged
 
 
 def key_of(entry: OpenFinding) -> Key:

@@ -231,7 +231,7 @@ def _job(wiring: Wiring, entry: JobEntry, progress: Progress) -> Iterator[Checke
     name = entry.job.name
     try:
         now = wiring.clock.now().replace(microsecond=0)
-        run = wiring.run(entry, slot=now, dry_run=True, progress=progress)
+        run = wiring.run(entry, slot=now, is_scheduled=False, dry_run=True, progress=progress)
     except LeaseHeld as exc:
         yield Checked(
             what=name, health=Health.UNKNOWN, detail=str(exc), remedy="opsd check, later"

@@ -1,9 +1,9 @@
-"""`opsd jobs`, `history` and `findings`: what opsd can do, did, and wants to be known."""
+"""`opsd history` and `findings`: what opsd did, and what it wants to be known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,8 +28,8 @@ from opsd.clock import SystemClock
 from opsd.model import Outcome
 
 if TYPE_CHECKING:
+    from opsd.alerts.marks import Key, Mark
     from opsd.configfile import Config
-    from opsd.job import AnyJob
     from opsd.model import OpenFinding, Run
 
 OUTCOME_TONES = {
@@ -43,67 +43,6 @@ OUTCOME_TONES = {
 def outcome_cell(outcome: Outcome) -> Cell:
     """How a run ended, in its colour."""
     return Cell(outcome.value.replace("_", " "), OUTCOME_TONES.get(outcome, Tone.BAD))
-
-
-@click.command(cls=Command)
-def jobs() -> None:
-    """List what opsd can run, and when it is due."""
-    from jobs import JOBS  # noqa: PLC0415 - loads pydantic
-
-    config = load_config()
-    now = SystemClock().now()
-    described = [_described(job, config, now) for job in JOBS]
-    if wants_json():
-        import msgspec  # noqa: PLC0415 - not for --help
-
-        from opsd.cli.wiring import Wiring  # noqa: PLC0415 - not for --help
-
-        print_json(
-            {
-                "state_dir": str(config.state_dir),
-                "timezone": config.timezone.key,
-                "log_level": config.log_level,
-                "alert_targets": [target.name for target in config.targets],
-                "policy": msgspec.to_builtins(Wiring(config, SystemClock()).policy),
-                "jobs": described,
-            }
-        )
-        return
-    titles = ("JOB", "GROUP", "DUE", "NEXT", "WHAT")
-    columns = [Column(title, folds=title in ("DUE", "WHAT")) for title in titles]
-    Screen().table(columns, [_job_row(one, config) for one in described])
-
-
-def _described(job: AnyJob, config: Config, now: datetime) -> dict[str, Any]:
-    from opsd.cron import parse  # noqa: PLC0415 - not for --help
-
-    entry = config.jobs.get(job.name)
-    described: dict[str, Any] = {
-        "job": job.name,
-        "group": job.group,
-        "summary": job.summary,
-        "configured": entry is not None,
-        "enabled": entry is not None and entry.enabled,
-        "schedule": entry.schedule if entry else None,
-        "due": None,
-        "next_slot": None,
-        "timeout_s": entry.timeout.total_seconds() if entry else None,
-        "catch_up_s": entry.catch_up.total_seconds() if entry and entry.catch_up else None,
-        "jitter_s": entry.jitter.total_seconds() if entry else None,
-        "retries": entry.retries if entry else None,
-    }
-    if entry and entry.enabled:
-        cron = parse(entry.schedule, timezone=config.timezone, spread_by=job.name)
-        described |= {"due": cron.describe(), "next_slot": cron.next_slot(now)}
-    return described
-
-
-def _job_row(one: dict[str, Any], config: Config) -> tuple[Cell | str, ...]:
-    due: Cell | str = one["due"] or Cell("disabled", Tone.DIM)
-    if not one["configured"]:
-        due = Cell(f"not configured: no [jobs.{one['job']}]", Tone.DIM)
-    next_slot = time_text(one["next_slot"], config.timezone) if one["next_slot"] else "-"
-    return (Cell(one["job"], Tone.TITLE), one["group"], due, next_slot, one["summary"])
 
 
 @click.command(cls=Command)
@@ -124,6 +63,9 @@ def history(job: str | None, limit: int) -> None:
         of_job = f" of {job}" if job else ""
         screen.line(f"No run{of_job} yet. Start one: opsd run-job {job or 'backup'}", Tone.DIM)
         return
+    if screen.is_narrow:
+        _show_runs_below_each_other(screen, runs, wiring.config)
+        return
     titles = ("STARTED", "JOB", "OUTCOME", "TOOK", "RESULT")
     screen.table(
         [Column(title, right=title == "TOOK", folds=title == "RESULT") for title in titles],
@@ -131,34 +73,58 @@ def history(job: str | None, limit: int) -> None:
     )
 
 
+def _show_runs_below_each_other(screen: Screen, runs: Sequence[Run], config: Config) -> None:
+    for run in runs:
+        outcome = outcome_cell(run.outcome)
+        started = time_text(run.started_at, config.timezone)
+        told = f"{started}  {run.job}  {outcome.text}, took {span_text(run.duration)}"
+        screen.line(told, outcome.tone)
+        if result := _result(run, config):
+            screen.detail(result, indent=2)
+
+
 def _run_row(run: Run, config: Config) -> tuple[Cell | str, ...]:
-    made = [count_text(len(run.artifacts), "backup")] if run.artifacts else []
-    found = [count_text(len(run.findings), "finding")] if run.findings else []
-    result = ", ".join(made + found)
     return (
         time_text(run.started_at, config.timezone),
         run.job,
         outcome_cell(run.outcome),
         span_text(run.duration),
-        ": ".join(part for part in (result, run.error) if part),
+        _result(run, config),
     )
+
+
+def _result(run: Run, config: Config) -> str:
+    """What was made and found, which try it was, and why it ended as it did."""
+    told = [count_text(len(run.artifacts), "backup")] if run.artifacts else []
+    if run.findings:
+        told.append(count_text(len(run.findings), "finding"))
+    if run.attempt > 1:
+        told.append(f"try {run.attempt}")
+    if run.retry_at:
+        told.append(f"tried again at {run.retry_at.astimezone(config.timezone):%H:%M}")
+    return ": ".join(part for part in (", ".join(told), run.error) if part)
 
 
 @click.command(cls=Command)
 @click.option("--job", metavar="NAME", help="Only the findings of this job.")
 def findings(job: str | None) -> None:
     """List what a person should know or do, most severe first."""
-    from opsd.cli.wiring import Wiring  # noqa: PLC0415 - not for --help
+    from opsd.alerts.marks import key_of, marks  # noqa: PLC0415 - not for --help
+    from opsd.cli.wiring import Wiring  # noqa: PLC0415 - likewise
 
     clock = SystemClock()
-    with Wiring(load_config(), clock).state() as state:
+    wiring = Wiring(load_config(), clock)
+    with wiring.state() as state:
         entries = state.open_findings(job=job)
+        marked = marks(state.alerts(), entries, now=clock.now())
         has_run = bool(state.runs(job=job, limit=1))
     if wants_json():
-        print_json({"findings": [open_finding_json(entry) for entry in entries]})
+        print_json(
+            {"findings": [open_finding_json(one, marked.get(key_of(one))) for one in entries]}
+        )
         return
     screen = Screen()
-    show_findings(screen, entries, now=clock.now())
+    show_findings(screen, entries, marked, now=clock.now(), timezone=wiring.config.timezone)
     if not entries:
         nothing = "No open findings." if has_run else "Nothing was run yet, so nothing is known."
         screen.line(nothing, Tone.GOOD if has_run else Tone.WARNING)
@@ -167,8 +133,17 @@ def findings(job: str | None) -> None:
         screen.line(_tally(entries))
 
 
-def show_findings(screen: Screen, entries: tuple[OpenFinding, ...], *, now: datetime) -> None:
-    """Print each finding: what, on what, since when, the evidence, what to do."""
+def show_findings(
+    screen: Screen,
+    entries: Sequence[OpenFinding],
+    marked: Mapping[Key, Mark],
+    *,
+    now: datetime,
+    timezone: tzinfo,
+) -> None:
+    """Print each finding: what, on what, since when, the evidence, what to do, who has it."""
+    from opsd.alerts.marks import key_of  # noqa: PLC0415 - not for --help
+
     for entry in entries:
         finding = entry.finding
         severity = severity_cell(finding.severity)
@@ -183,18 +158,40 @@ def show_findings(screen: Screen, entries: tuple[OpenFinding, ...], *, now: date
         screen.detail(since, indent=9, tone=Tone.DIM)
         if finding.remedy:
             screen.detail(finding.remedy, indent=9, mark="> ")
+        if mark := marked.get(key_of(entry)):
+            screen.detail(mark_text(mark, now=now, timezone=timezone), indent=9, mark="· ")
 
 
-def open_finding_json(entry: OpenFinding) -> dict[str, Any]:
+def mark_text(mark: Mark, *, now: datetime, timezone: tzinfo) -> str:
+    """``acknowledged 2 h ago: new disk is coming; silenced until ...``."""
+    said = []
+    if seen := mark.acknowledged:
+        said.append(
+            ": ".join(filter(None, (f"acknowledged {age_text(seen.at, now)}", seen.reason)))
+        )
+    if silence := mark.silence:
+        until = f"{silence.until.astimezone(timezone):%a %d %b %H:%M}"
+        said.append(f"silenced until {until} (opsd silence)")
+    return "; ".join(said)
+
+
+def open_finding_json(entry: OpenFinding, mark: Mark | None) -> dict[str, Any]:
     """One open finding, as in every JSON output."""
-    return {**finding_json(entry.finding), "job": entry.job, "opened_at": entry.opened_at}
+    seen, silence = (mark.acknowledged, mark.silence) if mark else (None, None)
+    return {
+        **finding_json(entry.finding),
+        "job": entry.job,
+        "opened_at": entry.opened_at,
+        "acknowledged": {"at": seen.at, "reason": seen.reason} if seen else None,
+        "silenced": {"id": silence.id, "until": silence.until} if silence else None,
+    }
 
 
-def _tally(entries: tuple[OpenFinding, ...]) -> str:
+def _tally(entries: Sequence[OpenFinding]) -> str:
     return joined(list(_counts(entries)))
 
 
-def _counts(entries: tuple[OpenFinding, ...]) -> Iterator[str]:
+def _counts(entries: Sequence[OpenFinding]) -> Iterator[str]:
     for severity in sorted({entry.finding.severity for entry in entries}, reverse=True):
         number = sum(entry.finding.severity == severity for entry in entries)
         yield count_text(number, f"{severity.label} finding")

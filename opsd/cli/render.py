@@ -20,6 +20,7 @@ from opsd.model import Severity
 from opsd.text import printable, storable
 
 DAY = timedelta(days=1)
+NARROW = 90  # columns
 NARROWEST = 60  # columns: below it, tables are drawn as if there were as many
 _GAP = "  "
 
@@ -61,6 +62,17 @@ class Screen:
     def __init__(self, stream: IO[str] | None = None) -> None:
         self.stream = stream or sys.stdout
         self.is_terminal = self.stream.isatty() and os.environ.get("TERM") != "dumb"
+
+    @property
+    def is_unicode(self) -> bool:
+        """Whether it can show more than letters and digits."""
+        encoding = getattr(self.stream, "encoding", None) or ""
+        return self.is_terminal and encoding.lower().replace("-", "") == "utf8"
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether a column of text beside others would be too thin to be read."""
+        return self.is_terminal and bool(self._console().width < NARROW)
 
     def line(self, text: str = "", tone: Tone = Tone.PLAIN) -> None:
         """Print one line; it is folded at the width of a terminal."""

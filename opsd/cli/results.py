@@ -52,6 +52,8 @@ def run_json(run: Run) -> dict[str, Any]:
         "findings": [finding_json(finding) for finding in run.findings],
         "artifacts": [_artifact_json(artifact) for artifact in run.artifacts],
         "error": run.error,
+        "attempt": run.attempt,
+        "retry_at": run.retry_at,
     }
 
 

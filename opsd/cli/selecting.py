@@ -123,14 +123,14 @@ def _is_key(one: Held, wanted: str) -> bool:
 
 
 def _is_subject(one: Held, wanted: str) -> bool:
-    return wanted in _forms(one.subject)
+    return wanted in forms(one.subject)
 
 
 def _is_beginning(one: Held, wanted: str) -> bool:
-    return any(form.startswith(f"{wanted}/") for form in _forms(one.subject))
+    return any(form.startswith(f"{wanted}/") for form in forms(one.subject))
 
 
-def _forms(subject: str) -> tuple[str, ...]:
+def forms(subject: str) -> tuple[str, ...]:
     """How a subject may be written: as in keys, as it is shown, and as it really is."""
     try:
         real = "/".join(unquote(part) for part in subject.split("/"))
