@@ -38,8 +38,9 @@ class End(enum.StrEnum):
     SKIPPED = "skipped"
 
 
-RETRIED = frozenset({End.FAILED, End.TIMED_OUT, End.INTERRUPTED})
-TOLD = RETRIED | {End.MISSED}
+RETRIED = frozenset({End.FAILED, End.INTERRUPTED})
+WRONG = RETRIED | {End.TIMED_OUT}
+TOLD = WRONG | {End.MISSED}
 
 
 class Run(NamedTuple):
@@ -97,17 +98,9 @@ def processes(world: World) -> Iterator[tuple[int, Process]]:
     yield from enumerate(world.others, len(world.daemons))
 
 
-def holders(world: World) -> list[Process]:
-    """Who holds the lease; with a lease that works, one at most."""
-    return [one for _, one in processes(world) if At.LEASED <= one.at < At.ENDED]
-
-
 def is_leased(world: World) -> bool:
-    return bool(holders(world))
-
-
-def is_leased_to_another(world: World, slot: float) -> bool:
-    return any(holder.slot != slot for holder in holders(world))
+    """Whether somebody holds the job's lease."""
+    return any(At.LEASED <= process.at < At.ENDED for _, process in processes(world))
 
 
 def with_daemon(world: World, place: int, daemon: Daemon) -> World:

@@ -21,6 +21,7 @@ from tests.model.machine import (
     RETRIED,
     STARTING,
     TOLD,
+    WRONG,
     At,
     Daemon,
     End,
@@ -29,7 +30,6 @@ from tests.model.machine import (
     World,
     changed,
     is_leased,
-    is_leased_to_another,
     joined,
     moved,
     name_of,
@@ -65,6 +65,8 @@ class Slots:
     ends_once: bool = True
     #: Open runs are recorded as interrupted only by whoever holds the lease.
     settles_under_lease: bool = True
+    #: A daemon that gives up on a child records the run of that child and no other.
+    gives_up_one: bool = True
 
     def initial(self) -> World:
         return World(
@@ -152,8 +154,8 @@ class Slots:
             return world
         if child.at is not At.DENIED:
             return self._without_run(world, child.slot, End.FAILED)
-        if self.ends_once and not is_leased_to_another(world, child.slot):
-            return world  # it is under way, or was: the ledger will say, or it is due again
+        if self.ends_once:
+            return world  # whoever held the lease: if the slot is still open, it is still due
         return self._without_run(world, child.slot, End.SKIPPED)
 
     def _without_run(self, world: World, slot: float, end: End) -> World:
@@ -195,7 +197,7 @@ class Slots:
 
     def _committed(self, world: World, place: int, process: Process) -> World:
         """Delete data of runs that are proven dead; store ours, unless the slot has a result."""
-        dead = {number for number, run in enumerate(world.runs) if run.end in RETRIED}
+        dead = {number for number, run in enumerate(world.runs) if run.end in WRONG}
         data = world.data - (dead - {run for _, run in world.published})
         if any(slot == process.slot for slot, _ in world.published):
             return moved(world._replace(data=data), place, process, At.WORKED)
@@ -258,12 +260,26 @@ class Slots:
         for child in daemon.child:
             if child.at is At.STARTED:  # the parent-death signal was not set yet
                 yield "daemon: killed, and its child goes on", joined(down, child)
-            elif child.at >= At.ENDED:
+            if child.at < At.ENDED:
+                after = self._given_up(world, place, child)
+                yield f"daemon: gives up on its run of {child.slot}", after
+            else:
                 lost = changed(world, place, None)
                 yield f"daemon: the state refuses account {child.slot}", lost
         if 0 < daemon.wants < world.now:
             refused = daemon._replace(wants=0)
             yield f"daemon: the state refuses {daemon.wants}", with_daemon(world, place, refused)
+
+    def _given_up(self, world: World, place: int, child: Process) -> World:
+        """The child cannot be killed; it ends some time, without doing anything more."""
+        after = changed(world, place, None)
+        lost = (child.run,) if self.gives_up_one else range(len(world.runs))
+        for number in lost:
+            if number != NO_RUN and world.runs[number].end is End.OPEN:
+                after = self._record(after, child._replace(run=number), End.TIMED_OUT)
+        if any(run.slot == child.slot for run in after.runs):
+            return after
+        return self._without_run(after, child.slot, End.TIMED_OUT)
 
     def _process_faults(self, world: World, place: int, process: Process) -> Steps[World]:
         name = name_of(process)

@@ -12,7 +12,7 @@ BEGUN = ("daemon: consider 1", "daemon: start 1", "run of 1: lease", "run of 1: 
     "model",
     [
         pytest.param(Slots(faults=0), id="two daemons and a person"),
-        pytest.param(Slots(asks=0, faults=1), id="two daemons, one fault"),
+        pytest.param(Slots(asks=0, faults=2), id="two daemons, two faults"),
         pytest.param(Slots(daemons=1, faults=2), id="a daemon and a person, two faults"),
         pytest.param(Slots(daemons=1, asks=0, slots=3, faults=2), id="three slots, two faults"),
     ],
@@ -28,7 +28,7 @@ def test_every_slot_ends_once_whatever_happens_when(model: Slots) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        pytest.param(Slots(asks=0, faults=2), id="two daemons, two faults"),
+        pytest.param(Slots(asks=0, faults=3), id="two daemons, three faults"),
         pytest.param(Slots(faults=1), id="two daemons and a person, one fault"),
         pytest.param(Slots(daemons=1, faults=3), id="a daemon and a person, three faults"),
     ],
@@ -64,6 +64,13 @@ def test_runs_that_are_settled_without_their_lease_may_be_alive() -> None:
     assert explored.trace[-2:] == ("run of 1.5: begin", "daemon: settle")
 
 
+def test_a_daemon_that_gives_up_on_a_child_must_not_record_other_runs() -> None:
+    explored = explore(Slots(daemons=1, faults=1, gives_up_one=False))
+
+    assert explored.broken == "a living run is on record as ended"
+    assert explored.trace[-2:] == ("run of 1.5: begin", "daemon: gives up on its run of 1")
+
+
 def test_a_run_that_begins_off_the_record_is_missed_while_it_runs() -> None:
     explored = explore(Slots(faults=0, begins_first=False))
 
@@ -76,10 +83,9 @@ def test_a_run_that_begins_off_the_record_leaves_data_that_nobody_may_delete() -
     explored = explore(Slots(daemons=1, asks=0, faults=1, attempts=1, begins_first=False))
 
     assert explored.broken == "data lies about and nobody can prove its run dead"
-    assert explored.trace[-3:] == (
+    assert explored.trace[-2:] == (
         "run of 1: sweep and commit",
-        "run of 1: killed",
-        "daemon: account 1",
+        "daemon: gives up on its run of 1",
     )
 
 
