@@ -52,11 +52,9 @@ def _absolute(path: Path) -> Path:
 
 
 def _plain_globs(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    for pattern in patterns:
+    for at, pattern in enumerate(patterns, start=1):
         if not pattern.strip("/ ") or pattern.startswith(RULE_PREFIXES) or "\n" in pattern:
-            raise ValueError(
-                f"{pattern!r} is no pattern; expected a name or a /path, with * and ?"
-            )
+            raise ValueError(f"entry {at} is no pattern; expected a name or a /path, with * and ?")
     return patterns
 
 
@@ -191,15 +189,17 @@ def engine_for(
 
 def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
     """Back up every share; one that fails is told and the others go on."""
-    failed: list[str] = []
+    failed: list[_ShareRun] = []
     for table in settings.shares:
         work = _ShareRun(ctx, table)
         yield from work.observe()
         if work.failed:
-            failed.append(work.share.subject)
+            failed.append(work)
     if failed:
+        names = ", ".join(work.share.subject for work in failed)
         raise PartialFailure(
-            f"{len(failed)} of {len(settings.shares)} failed: {', '.join(failed)}"
+            f"{len(failed)} of {len(settings.shares)} failed: {names}",
+            may_pass=any(work.may_pass for work in failed),
         )
 
 
@@ -222,6 +222,7 @@ class _ShareRun:
         self._table = table
         self.share = table.share()
         self.failed = False
+        self.may_pass = False  # what it failed for
 
     def observe(self) -> Iterator[Observation]:
         """Back the share up; an error of its own becomes a finding."""
@@ -241,7 +242,7 @@ class _ShareRun:
             yield self._told("nfs.backup_failed", "did not end in time", "raise the job's timeout")
             raise
         except (TransientError, PermanentError, ConfigError) as exc:
-            self.failed = True
+            self.failed, self.may_pass = True, isinstance(exc, TransientError)
             yield self._failure(exc)
 
     def _key(self) -> str:

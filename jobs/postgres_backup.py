@@ -40,6 +40,7 @@ from opsd.config import Duration, Keep, RepositoryName, Table, unique_names
 from opsd.errors import (
     ConfigError,
     DeadlineExceeded,
+    OpsdError,
     PartialFailure,
     PermanentError,
     TransientError,
@@ -114,6 +115,7 @@ class _Result:
     subject: str
     observations: list[Observation] = field(default_factory=list)
     failed: bool = False
+    may_pass: bool = False  #: something that it failed for
     timed_out: bool = False
 
 
@@ -139,6 +141,7 @@ class _Backup:
         self._catalogs: dict[str, Catalog] = {}
         self._tasks: list[_Task] = []
         self._failed: list[str] = []
+        self._may_pass = False  # something that failed
         self._timed_out = False
 
     def open_repositories(self) -> Iterator[Observation]:
@@ -150,14 +153,15 @@ class _Backup:
                     read_catalog(repository, "database/"), read_catalog(repository, "globals/")
                 )
             except (ConfigError, TransientError, PermanentError) as exc:
-                self._failed.append(f"repository/{name}")
+                self._fail(f"repository/{name}", exc)
                 yield pgfindings.unreachable("repository.unreachable", f"repository/{name}", exc)
             else:
                 self._repositories.append(repository)
                 yield from housekeeping.damaged(name, self._catalogs[name])
                 yield Seen(subject=f"repository/{name}")
         if not self._repositories:
-            raise PartialFailure("no repository can be reached, so nothing was backed up")
+            text = "no repository can be reached, so nothing was backed up"
+            raise PartialFailure(text, may_pass=self._may_pass)
 
     def look_at_servers(self) -> Iterator[Observation]:
         """Find out what is to be dumped; a server that is down is one finding."""
@@ -170,10 +174,10 @@ class _Backup:
                     facts = inspect(session)
                 chosen = pgtools.for_dump(tools, facts.major)
             except pgtools.ClientMissing as exc:
-                self._failed.append(subject)
+                self._fail(subject, exc)
                 yield pgfindings.unreachable("postgres.client_missing", subject, exc)
             except (ConfigError, TransientError, PermanentError) as exc:
-                self._failed.append(subject)
+                self._fail(subject, exc)
                 yield pgfindings.unreachable("postgres.unreachable", subject, exc)
             else:
                 yield from self._plan(target, facts, chosen)
@@ -214,6 +218,7 @@ class _Backup:
                 yield from result.observations
                 if result.failed:
                     self._failed.append(result.subject)
+                self._may_pass = self._may_pass or result.may_pass
                 self._timed_out = self._timed_out or result.timed_out
 
     def conclude(self) -> None:
@@ -226,7 +231,13 @@ class _Backup:
         if self._failed:
             total = len(self._tasks) + sum(1 for one in self._failed if _is_place(one))
             text = f"{len(self._failed)} of {total} failed: {_some(self._failed)}"
-            raise DeadlineExceeded(text) if self._timed_out else PartialFailure(text)
+            if self._timed_out:
+                raise DeadlineExceeded(text)
+            raise PartialFailure(text, may_pass=self._may_pass)
+
+    def _fail(self, place: str, exc: OpsdError) -> None:
+        self._failed.append(place)
+        self._may_pass = self._may_pass or isinstance(exc, TransientError)
 
     def _make(self, task: _Task) -> _Result:
         """Dump one subject into every repository that lacks this slot's result."""
@@ -248,9 +259,12 @@ class _Backup:
             result.observations.append(pgfindings.dump_failed(task.subject, exc))
         except (TransientError, PermanentError) as exc:
             result.failed, result.timed_out = True, self._is_over()
+            result.may_pass = isinstance(exc, TransientError)
             result.observations.append(pgfindings.dump_failed(task.subject, exc))
         else:
             result.failed = bool(delivery.failures)
+            failures = delivery.failures.values()
+            result.may_pass = any(isinstance(one, TransientError) for one in failures)
             result.observations.append(Seen(subject=task.subject))
             duration_s = self._ctx.clock.monotonic() - started
             result.observations += self._told(task, delivery, duration_s=duration_s)

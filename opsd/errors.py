@@ -29,6 +29,15 @@ class PartialFailure(OpsdError):
     A job raises it at its end: the run is ``failed``, what was done stays done.
     """
 
+    def __init__(self, text: str, *, may_pass: bool = False) -> None:
+        """`may_pass`: at least one of them failed for what may be over in a minute."""
+        super().__init__(text)
+        self.may_pass = may_pass
+
 
 class LeaseHeld(OpsdError):
     """Another run of the job is under way. Exit status 75."""
+
+
+class SlotAnswered(LeaseHeld):
+    """Another run has answered the slot: nothing is left to do for it. Exit status 75."""

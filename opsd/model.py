@@ -34,7 +34,7 @@ class Outcome(enum.StrEnum):
     TIMED_OUT = "timed_out"  #: the deadline passed
     INTERRUPTED = "interrupted"  #: the process that ran it ended first
     MISSED = "missed"  #: it was due while nothing could run it, and is too late now
-    SKIPPED = "skipped"  #: it did not start: another run held the lease
+    SKIPPED = "skipped"  #: it did not start: another run was under way, or nobody wanted it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +97,8 @@ class Run:
     error: str = ""  #: what stopped it, in one line; empty when completed
     attempt: int = 0  #: which try of its slot, counted from 1; 0: somebody asked for it
     retry_at: datetime | None = None  #: its slot is tried again then, aware UTC
+    #: Why it failed may be over in a minute. For deciding about another try; not stored.
+    may_pass: bool = field(default=False, compare=False)
 
 
 class Change(enum.StrEnum):

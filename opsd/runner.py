@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import structlog
 
-from opsd.errors import DeadlineExceeded, OpsdError, PartialFailure
+from opsd.errors import DeadlineExceeded, OpsdError, PartialFailure, TransientError
 from opsd.model import Artifact, Fact, Finding, Outcome, Run, Seen
 from opsd.secrets import describe, redact
 from opsd.text import printable
@@ -28,7 +28,7 @@ def execute(job: AnyJob, settings: object, ctx: Context) -> Run:
     started_at, started = ctx.clock.now(), ctx.clock.monotonic()
     log.info("run.started", slot=ctx.slot.isoformat(), dry_run=ctx.dry_run)
     observations: list[Observation] = []
-    outcome, error = Outcome.COMPLETED, ""
+    outcome, error, may_pass = Outcome.COMPLETED, "", False
     try:
         for observation in job.run(ctx, settings):
             observations.append(without_secrets(observation))
@@ -36,9 +36,10 @@ def execute(job: AnyJob, settings: object, ctx: Context) -> Run:
     except DeadlineExceeded as exc:
         outcome, error = Outcome.TIMED_OUT, describe(exc)
     except PartialFailure as exc:
-        outcome, error = Outcome.FAILED, printable(redact(str(exc)))
+        outcome, error, may_pass = Outcome.FAILED, printable(redact(str(exc))), exc.may_pass
     except OpsdError as exc:
         outcome, error = Outcome.FAILED, describe(exc)
+        may_pass = isinstance(exc, TransientError)
     except KeyboardInterrupt as exc:
         outcome, error = Outcome.INTERRUPTED, f"ended by {exc.args[0] if exc.args else 'SIGINT'}"
     except Exception as exc:
@@ -55,6 +56,7 @@ def execute(job: AnyJob, settings: object, ctx: Context) -> Run:
         artifacts=tuple(o for o in observations if isinstance(o, Artifact)),
         seen=tuple(o.subject for o in observations if isinstance(o, Seen)),
         error=error,
+        may_pass=may_pass,
     )
     log.info(
         "run.ended",

@@ -8,13 +8,16 @@ seen; about all others its silence means nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from opsd.model import Change, Finding, OpenFinding, Outcome, Run, Severity, Transition
 from opsd.text import shortened
 
 JOB_CHECK = "job.not_completed"
+MISSED_CHECK = "job.missed"  # past: nobody can do anything about it at night
 OWN = "opsd"  # in whose name opsd reports on itself; no job can have it
+RETRY_TAKES = timedelta(hours=6)  # what jobs may take by default: so long a retry may heal it
 
 _REMEDY = {
     Outcome.FAILED: "opsd history --job {job}; then opsd run-job {job}",
@@ -27,19 +30,35 @@ _REMEDY = {
 def findings_of(run: Run) -> tuple[Finding, ...]:
     """The run's findings and, when it did not complete, one about the run itself.
 
-    A skipped run says nothing: the run that holds the lease will.
+    A skipped run says nothing: the run that holds the lease will. What a run found that is
+    tried again is not worth a message before that try has had its time.
     """
     if run.outcome in (Outcome.COMPLETED, Outcome.SKIPPED):
         return run.findings
+    is_missed = run.outcome is Outcome.MISSED
     about_run = Finding(
-        check=JOB_CHECK,
+        check=MISSED_CHECK if is_missed else JOB_CHECK,
         subject=f"job/{run.job}",
-        severity=Severity.CRITICAL,
+        severity=Severity.WARNING if is_missed else Severity.CRITICAL,
         summary=shortened(f"{run.job} {run.outcome.value.replace('_', ' ')}: {run.error}", 120),
         remedy=_REMEDY[run.outcome].format(job=run.job),
         facts={"run_id": run.run_id, "slot": run.slot.isoformat(), "error": run.error},
+        cause=_worst_subject(run.findings) if run.outcome is Outcome.FAILED else "",
     )
-    return (*run.findings, about_run)
+    return tuple(_patient(finding, run) for finding in (*run.findings, about_run))
+
+
+def _patient(finding: Finding, run: Run) -> Finding:
+    if run.retry_at is None:
+        return finding
+    wait = run.retry_at - (run.started_at + run.duration) + RETRY_TAKES
+    return replace(finding, steady_for=max(finding.steady_for, wait))
+
+
+def _worst_subject(findings: Iterable[Finding]) -> str:
+    """The subject of the most severe one, the first of equals; empty when none needs anybody."""
+    told = [finding for finding in findings if finding.severity > Severity.INFO]
+    return max(told, key=lambda finding: finding.severity).subject if told else ""
 
 
 def transitions(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import structlog
 from opsd.cron import parse
 from opsd.daemon import LATE_TICKS, TICK, Daemon, Scheduled
 from opsd.errors import TransientError
+from opsd.executors.ledger import LEASE_HELD_STATUS
 from opsd.executors.process import Ended, Ending
 from opsd.model import Finding, Outcome, Run, Severity
 from opsd.state.sqlite import SqliteState
@@ -54,6 +56,7 @@ def record(
         duration=timedelta(0),
         outcome=outcome,
         findings=findings,
+        attempt=1,
     )
     state.record(run, tell=tell_at_once)
 
@@ -170,14 +173,17 @@ def test_a_run_that_lasts_into_the_next_slot_is_not_doubled_and_the_slot_is_skip
     state: SqliteState, children: Children, clock: FakeClock
 ) -> None:
     daemon = make_daemon(state, children, clock, schedule="@hourly")
-    may_end = threading.Event()
+    begun, may_end = threading.Event(), threading.Event()
 
     def lasts(slot: datetime) -> Ended:
+        state.begin(job=JOB, run_id=slot.isoformat(), slot=slot, at=slot, attempt=1)
+        begun.set()
         may_end.wait(30)
         return children.complete(slot)
 
     children.work = lasts
     daemon.tick()
+    begun.wait(30)
     clock.advance(HOUR)
     daemon.tick()
     daemon.tick()
@@ -225,7 +231,6 @@ def test_a_record_of_a_wrong_clock_does_not_make_a_job_run_for_ever(
     [
         (Ended(ending=Ending.BY_ITSELF, status=2), Outcome.FAILED),
         (Ended(ending=Ending.BY_ITSELF, status=-9), Outcome.FAILED),
-        (Ended(ending=Ending.BY_ITSELF, status=75), Outcome.SKIPPED),
         (Ended(ending=Ending.OVERSTAYED, status=-9), Outcome.FAILED),
     ],
 )
@@ -251,7 +256,7 @@ def test_a_child_that_died_in_its_run_is_recorded(
     ended: Ended, outcome: Outcome, daemon: Daemon, state: SqliteState, children: Children
 ) -> None:
     def dies(slot: datetime) -> Ended:
-        state.begin(job=JOB, run_id="dead", slot=slot, at=slot)
+        state.begin(job=JOB, run_id="dead", slot=slot, at=slot, attempt=1)
         return ended
 
     children.work = dies
@@ -261,16 +266,32 @@ def test_a_child_that_died_in_its_run_is_recorded(
     assert state.running() == ()
 
 
+def test_a_child_that_was_turned_away_is_started_again_when_its_slot_has_no_end(
+    daemon: Daemon, state: SqliteState, children: Children
+) -> None:
+    turned_away = Ended(ending=Ending.BY_ITSELF, status=LEASE_HELD_STATUS)
+    children.work = lambda _slot: turned_away
+    tick(daemon)
+    before = outcomes(state)
+    children.work = children.complete
+    tick(daemon, 2)
+
+    assert before == []
+    assert children.slots == [MIDNIGHT, MIDNIGHT]
+    assert outcomes(state) == [(MIDNIGHT, Outcome.COMPLETED)]
+
+
 def test_a_child_that_cannot_be_killed_is_recorded_although_it_holds_its_lease(
     daemon: Daemon, state: SqliteState, children: Children
 ) -> None:
     def hangs(slot: datetime) -> Ended:
-        state.begin(job=JOB, run_id="stuck", slot=slot, at=slot)
+        held.enter_context(state.lease(JOB, "stuck"))
+        state.begin(job=JOB, run_id="stuck", slot=slot, at=slot, attempt=1)
         return Ended(ending=Ending.OVERSTAYED, status=None)
 
     children.work = hangs
-    with state.lease(JOB, "stuck"):
-        tick(daemon)
+    with contextlib.ExitStack() as held:
+        tick(daemon, 2)
 
     (run,) = state.runs()
     assert (run.run_id, run.outcome) == ("stuck", Outcome.TIMED_OUT)
@@ -302,7 +323,7 @@ def test_waiting_messages_are_sent_by_one_child_at_a_time(
 def test_the_state_may_be_away_for_a_while(
     daemon: Daemon, state: SqliteState, children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(_job: str) -> datetime:
+    def away(_job: str, *, at: datetime) -> datetime:
         raise TransientError("disk full")
 
     with monkeypatch.context() as patch, structlog.testing.capture_logs() as told:
@@ -380,6 +401,7 @@ from opsd.testing import tell_at_once
 from opsd.clock import SystemClock
 from opsd.cron import parse
 from opsd.daemon import Daemon, Scheduled
+from opsd.daemon.signals import stop_signals
 from opsd.executors import process
 from opsd.state.sqlite import SqliteState
 
@@ -390,7 +412,8 @@ children._command = (sys.executable, sys.argv[2], sys.argv[1])
 jobs = [Scheduled(job="test-job", cron=parse("@yearly", timezone=UTC, spread_by="j"),
                   timeout=timedelta(hours=1))]
 state = SqliteState(Path(sys.argv[1]), clock=clock)
-Daemon(jobs, state=state, launcher=children, tell=tell_at_once, clock=clock).run()
+with stop_signals() as told_to_stop:
+    Daemon(jobs, state=state, launcher=children, tell=tell_at_once, clock=clock).run(told_to_stop)
 """
 _CHILD = """
 import sys
@@ -415,7 +438,7 @@ def waits(ctx, settings):
         child.wait()
     yield
 
-run_now(job_that(waits), Settings(), slot=datetime.fromisoformat(rest[2]),
+run_now(job_that(waits), Settings(), slot=datetime.fromisoformat(rest[2]), is_scheduled=True,
         timeout=timedelta(hours=1), state=SqliteState(Path(path), clock=clock), clock=clock,
         context=Contexts(folder), tell=tell_at_once)
 """

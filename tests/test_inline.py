@@ -169,7 +169,12 @@ def test_who_knows_better_says_how_a_run_died(state: SqliteState) -> None:
     state.begin(job="test-job", run_id="dead", slot=NOON, at=NOON)
 
     record_unfinished(
-        "test-job", state=state, tell=tell_at_once, outcome=Outcome.TIMED_OUT, error="killed"
+        "test-job",
+        state=state,
+        tell=tell_at_once,
+        at=NOON,
+        outcome=Outcome.TIMED_OUT,
+        error="killed",
     )
 
     (run,) = state.runs()

@@ -13,14 +13,13 @@ import pytest
 import structlog
 
 from opsd import secrets
-from opsd.clients import process
+from opsd.clients import groups, process
 from opsd.clients.process import (
     STDERR_TAIL_BYTES,
     Process,
     ProgramMissing,
     complaint,
     find_program,
-    kill_all,
     lines,
     run,
 )
@@ -38,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    assert process._groups == set(), request.node.name
+    assert groups._groups == set(), request.node.name
 
 
 def soon(seconds: float = 30) -> Deadline:
@@ -240,7 +239,7 @@ def test_everything_that_runs_can_be_ended_at_once() -> None:
         Process(["sleep", "60"], deadline=soon()) as one,
         Process(["sleep", "60"], deadline=soon()) as two,
     ):
-        kill_all()
+        groups.kill_all()
 
         assert (one.wait(), two.wait()) == (-9, -9)
 

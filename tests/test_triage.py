@@ -83,9 +83,7 @@ def test_a_run_that_did_not_complete_resolves_only_what_it_saw(outcome: Outcome)
     assert resolved == [(Change.RESOLVED, "s/a", NOON)]
 
 
-@pytest.mark.parametrize(
-    "outcome", [Outcome.FAILED, Outcome.TIMED_OUT, Outcome.INTERRUPTED, Outcome.MISSED]
-)
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMED_OUT, Outcome.INTERRUPTED])
 def test_a_run_that_did_not_complete_is_itself_a_finding(outcome: Outcome) -> None:
     (about_run,) = findings_of(run(outcome=outcome, error="x" * 500))
 
@@ -93,6 +91,33 @@ def test_a_run_that_did_not_complete_is_itself_a_finding(outcome: Outcome) -> No
     assert about_run.severity is Severity.CRITICAL
     assert len(about_run.summary) <= 120
     assert "j" in about_run.remedy
+
+
+@pytest.mark.parametrize(
+    ("outcome", "severities", "cause"),
+    [
+        (Outcome.FAILED, (Severity.WARNING, Severity.CRITICAL, Severity.CRITICAL), "s/1"),
+        (Outcome.FAILED, (Severity.INFO, Severity.WARNING), "s/1"),
+        (Outcome.FAILED, (Severity.INFO,), ""),
+        (Outcome.FAILED, (), ""),
+        (Outcome.TIMED_OUT, (Severity.CRITICAL,), ""),
+        (Outcome.INTERRUPTED, (Severity.CRITICAL,), ""),
+    ],
+)
+def test_that_a_run_failed_follows_from_the_worst_that_it_found(
+    outcome: Outcome, severities: tuple[Severity, ...], cause: str
+) -> None:
+    found = [finding(f"s/{number}", severity) for number, severity in enumerate(severities)]
+
+    assert findings_of(run(*found, outcome=outcome))[-1].cause == cause
+
+
+def test_a_slot_that_was_missed_wakes_nobody_and_eases_no_failure() -> None:
+    (missed,) = findings_of(run(outcome=Outcome.MISSED, error="opsd was not running"))
+    (failed,) = findings_of(run(outcome=Outcome.FAILED))
+
+    assert (missed.check, missed.severity) == ("job.missed", Severity.WARNING)
+    assert missed.key != failed.key
 
 
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.SKIPPED])

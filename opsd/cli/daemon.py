@@ -9,39 +9,71 @@ Limits: the configuration is read once; restart the daemon after a change.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+import zoneinfo
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import click
 
-from opsd.cli.calling import STATE_FILE, Command, Exit, config_path, wants_debug
+from opsd.cli.calling import STATE_FILE, Command, Exit, config_path, wants_debug, wants_json
 from opsd.clock import Deadline, SystemClock
 from opsd.errors import ConfigError, PermanentError
 
 if TYPE_CHECKING:
-    from opsd.daemon import Scheduled
+    from opsd.alerts.heartbeat import Heartbeat
+    from opsd.alerts.policy import Policy
+    from opsd.cron import Cron
+    from opsd.daemon import Daemon, Scheduled, Window
+    from opsd.state import State
 
 PLAN_S = 60.0  # for reading the configuration, on a busy Raspberry Pi
 
 
 @click.command(cls=Command)
-def run() -> None:
+@click.option(
+    "--once", is_flag=True, help="Run what is due now, with its retries, then end. For cron."
+)
+def run(*, once: bool) -> int:
     """Run what is due, until stopped with SIGTERM or Ctrl-C.
 
     Each run is a process of its own; what was missed while nothing ran is told. The
     configuration is read once: restart after a change.
+
+    With --once it prints what came of it and exits as run-job does.
     """
+    from opsd.daemon.signals import stop_signals  # noqa: PLC0415 - loads structlog
+
+    with stop_signals() as told_to_stop, _assembled() as daemon:
+        if not once:
+            daemon.run(told_to_stop)
+            return Exit.COMPLETED
+        runs = daemon.run_once(told_to_stop)
+    from opsd.cli.render import Screen, print_json  # noqa: PLC0415 - not for the daemon
+    from opsd.cli.results import run_json, show_runs  # noqa: PLC0415 - likewise
+    from opsd.cli.run_job import exit_status  # noqa: PLC0415 - likewise
+
+    if wants_json():
+        print_json({"runs": [run_json(run) for run in runs]})
+    else:
+        show_runs(Screen(), runs, dry_run=False)
+    return exit_status(runs, fail_on="critical")
+
+
+@contextlib.contextmanager
+def _assembled() -> Iterator[Daemon]:
+    """The daemon with all its parts."""
     import msgspec  # noqa: PLC0415 - not for --help
 
     from opsd import logs  # noqa: PLC0415 - loads structlog
     from opsd.alerts.policy import Policy  # noqa: PLC0415 - not for --help
-    from opsd.cli.wiring import telling  # noqa: PLC0415 - not for --help
+    from opsd.alerts.reporting import Reports  # noqa: PLC0415 - likewise
+    from opsd.cli.wiring import telling  # noqa: PLC0415 - likewise
     from opsd.daemon import Daemon  # noqa: PLC0415 - loads apscheduler
     from opsd.executors.process import Children  # noqa: PLC0415 - likewise
     from opsd.state.sqlite import SqliteState  # noqa: PLC0415 - likewise
@@ -50,20 +82,23 @@ def run() -> None:
     path = config_path().resolve()
     plan = _plan(path, clock)
     logs.configure(level="debug" if wants_debug() else plan["log_level"])
-    timezone = ZoneInfo(plan["timezone"])
+    policy = msgspec.convert(plan["policy"], Policy)
+    jobs = _scheduled(plan["jobs"], _timezone(plan["timezone"]))
+    somebody = bool(plan["alert_targets"])
     state = SqliteState(Path(plan["state_dir"]) / STATE_FILE, clock=clock)
-    try:
-        Daemon(
-            _scheduled(plan["jobs"], timezone),
+    with contextlib.closing(state):
+        crons: dict[str, Cron] = {one.job: one.cron for one in jobs}
+        reports = Reports(state, policy=policy, jobs=crons) if somebody else None
+        yield Daemon(
+            jobs,
             state=state,
             launcher=Children(config=path, clock=clock),
-            tell=telling(
-                msgspec.convert(plan["policy"], Policy), somebody=bool(plan["alert_targets"])
-            ),
+            tell=telling(policy, somebody=somebody),
             clock=clock,
-        ).run()
-    finally:
-        state.close()
+            windows=_windows(policy),
+            report=reports.send_if_due if reports else None,
+            pulse=_heartbeat(plan["heartbeat"], state, clock),
+        )
 
 
 def _plan(config: Path, clock: SystemClock) -> dict[str, Any]:
@@ -90,7 +125,21 @@ def _plan(config: Path, clock: SystemClock) -> dict[str, Any]:
     return told
 
 
-def _scheduled(jobs: Sequence[dict[str, Any]], timezone: ZoneInfo) -> list[Scheduled]:
+def _timezone(name: str) -> zoneinfo.ZoneInfo:
+    """The time zone, which the child has found already.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except zoneinfo.ZoneInfoNotFoundError:
+        raise ConfigError(
+            f"opsd.timezone: {name} is not installed: apt-get install tzdata"
+        ) from None
+
+
+def _scheduled(jobs: Sequence[Mapping[str, Any]], timezone: zoneinfo.ZoneInfo) -> list[Scheduled]:
     from opsd.cron import parse  # noqa: PLC0415 - not for --help
     from opsd.daemon import Scheduled  # noqa: PLC0415 - loads apscheduler
 
@@ -106,3 +155,36 @@ def _scheduled(jobs: Sequence[dict[str, Any]], timezone: ZoneInfo) -> list[Sched
         for one in jobs
         if one["enabled"]
     ]
+
+
+def _windows(policy: Policy) -> list[Window]:
+    from opsd.cron import parse  # noqa: PLC0415 - not for --help
+    from opsd.daemon import Window  # noqa: PLC0415 - loads apscheduler
+
+    timezone = _timezone(policy.timezone)
+    return [
+        Window(
+            name=one.name,
+            cron=parse(one.schedule, timezone=timezone, spread_by=one.name),
+            duration=one.duration,
+            jobs=one.jobs,
+        )
+        for one in policy.maintenance
+    ]
+
+
+def _heartbeat(
+    table: Mapping[str, Any] | None, state: State, clock: SystemClock
+) -> Heartbeat | None:
+    if table is None:
+        return None
+    from opsd.alerts.heartbeat import Heartbeat  # noqa: PLC0415 - loads urllib3
+    from opsd.clients.pings import Endpoint  # noqa: PLC0415 - likewise
+    from opsd.secrets import Secret  # noqa: PLC0415 - not for --help
+
+    return Heartbeat(
+        Endpoint(name="heartbeat", url=Secret(table["url"]), kind=table["kind"]),
+        every=timedelta(seconds=table["every_s"]),
+        state=state,
+        clock=clock,
+    )

@@ -57,6 +57,7 @@ def run_job(name: str, fail_on: str, slot: str | None, *, dry_run: bool) -> int:
             _run,
             wiring=wiring,
             slot=due,
+            is_scheduled=slot is not None,
             dry_run=dry_run,
             progress=progress,
             last_words=last_words,
@@ -127,6 +128,7 @@ def _run(
     *,
     wiring: Wiring,
     slot: datetime,
+    is_scheduled: bool,
     dry_run: bool,
     progress: Progress,
     last_words: Callable[[Run], None],
@@ -135,7 +137,12 @@ def _run(
     progress.update(entry.job.name)
     try:
         return wiring.run(
-            entry, slot=slot, dry_run=dry_run, progress=progress, last_words=last_words
+            entry,
+            slot=slot,
+            is_scheduled=is_scheduled,
+            dry_run=dry_run,
+            progress=progress,
+            last_words=last_words,
         )
     except LeaseHeld as exc:
         return Run(

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from opsd.alerts.policy import Policy
     from opsd.backup.repository import Repository
     from opsd.configfile import Config, JobEntry
+    from opsd.executors.pinging import Pings
+    from opsd.retry import Patience
     from opsd.state import State, Tell
 
 log = structlog.get_logger()
@@ -86,6 +88,7 @@ class Wiring:
         entry: JobEntry,
         *,
         slot: datetime,
+        is_scheduled: bool,
         dry_run: bool,
         progress: Progress,
         last_words: Callable[[Run], None] | None = None,
@@ -103,9 +106,42 @@ class Wiring:
                 clock=self.clock,
                 context=functools.partial(self.context, progress=progress),
                 tell=self.tell,
+                patience=self.patience(entry),
+                is_scheduled=is_scheduled,
+                pings=self.pings,
                 last_words=last_words,
                 dry_run=dry_run,
             )
+
+    @property
+    def pings(self) -> Pings:
+        """Who is told of runs besides; loads nothing when no job asks for it."""
+        from opsd.executors.pinging import NoPings  # noqa: PLC0415 - not for every command
+
+        jobs = self.config.jobs
+        if all(entry.ping is None for entry in jobs.values()):
+            return NoPings()
+        from opsd.alerts.pings import JobPings  # noqa: PLC0415 - loads urllib3
+        from opsd.clients.pings import Endpoint  # noqa: PLC0415 - likewise
+
+        return JobPings(
+            {
+                name: Endpoint(name=f"ping of {name}", url=entry.ping, kind=entry.ping_kind)
+                for name, entry in jobs.items()
+                if entry.ping is not None
+            }
+        )
+
+    def patience(self, entry: JobEntry) -> Patience:
+        """When slots of a job are tried again."""
+        from opsd.cron import parse  # noqa: PLC0415 - not for every command
+        from opsd.retry import Patience  # noqa: PLC0415 - likewise
+
+        return Patience(
+            cron=parse(entry.schedule, timezone=self.config.timezone, spread_by=entry.job.name),
+            retries=entry.retries,
+            catch_up=entry.catch_up,
+        )
 
     @property
     def policy(self) -> Policy:

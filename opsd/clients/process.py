@@ -19,7 +19,6 @@ import select
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,6 +26,7 @@ from typing import IO, NoReturn, Self
 
 import structlog
 
+from opsd.clients import groups
 from opsd.clock import Deadline
 from opsd.errors import DeadlineExceeded, PermanentError
 from opsd.secrets import redact
@@ -40,9 +40,6 @@ KILL_GRACE_S = 5.0  # after SIGKILL, before a process is called unkillable
 
 # Programs see this much of opsd's environment; secrets reach only the one that needs them.
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZ")
-
-_groups_lock = threading.RLock()  # `kill_all` runs in signal handlers too
-_groups: set[int] = set()
 
 
 class ProgramMissing(PermanentError):
@@ -119,28 +116,22 @@ class Process:
         self._stderr = bytearray()
         self._forgotten = False
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        command = [find_program("setpriv"), "--pdeathsig", "KILL", "--", find_program(argv[0])]
         try:
-            self._popen = subprocess.Popen(
-                [
-                    find_program("setpriv"),
-                    "--pdeathsig",
-                    "KILL",
-                    "--",
-                    find_program(argv[0]),
-                    *argv[1:],
-                ],
-                env={**inherited, "LC_ALL": "C.UTF-8", **(env or {})},
-                stdin=_stdin_of(stdin),
-                stdout=subprocess.DEVNULL if shares_stderr else subprocess.PIPE,
-                stderr=None if shares_stderr else subprocess.PIPE,
-                bufsize=0,
-                cwd=cwd,
-                start_new_session=True,
+            self._popen = groups.started(
+                lambda: subprocess.Popen(
+                    [*command, *argv[1:]],
+                    env={**inherited, "LC_ALL": "C.UTF-8", **(env or {})},
+                    stdin=_stdin_of(stdin),
+                    stdout=subprocess.DEVNULL if shares_stderr else subprocess.PIPE,
+                    stderr=None if shares_stderr else subprocess.PIPE,
+                    bufsize=0,
+                    cwd=cwd,
+                    start_new_session=True,
+                )
             )
         except OSError as exc:
             raise ProgramMissing(f"start {argv[0]}: {exc.strerror}") from exc
-        with _groups_lock:
-            _groups.add(self._popen.pid)
         self._out: IO[bytes] | None = self._popen.stdout
         self._err: IO[bytes] | None = self._popen.stderr
         self._in: IO[bytes] | None = self._popen.stdin
@@ -250,8 +241,7 @@ class Process:
         self._signal(signal.SIGKILL)
         if not self._await_exit(KILL_GRACE_S):
             log.error("process.left_behind", program=self.argv[0], pid=self.pid)
-        with _groups_lock:
-            _groups.discard(self._popen.pid)
+        groups.forget(self._popen.pid)
         self._abandon_pipes()
         self._forgotten = True
 
@@ -373,15 +363,6 @@ def _stdin_of(stdin: bool | IO[bytes]) -> int | IO[bytes]:  # noqa: FBT001 - pas
     if isinstance(stdin, bool):
         return subprocess.PIPE if stdin else subprocess.DEVNULL
     return stdin
-
-
-def kill_all() -> None:
-    """SIGKILL every group that this process started and that is still running."""
-    with _groups_lock:
-        groups = tuple(_groups)
-    for group in groups:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
 
 
 def lines(process: Process) -> Iterator[bytes]:

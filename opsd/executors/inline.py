@@ -22,12 +22,14 @@ from typing import NoReturn, Protocol
 from structlog.contextvars import bound_contextvars
 
 from opsd import runner
-from opsd.clients.process import kill_all
+from opsd.clients.groups import kill_all
 from opsd.clock import Clock, Deadline
 from opsd.errors import OpsdError
+from opsd.executors.pinging import NoPings, Pings
 from opsd.executors.watchdog import Watchdog
 from opsd.job import AnyJob, Context
 from opsd.model import Outcome, Run
+from opsd.retry import Patience, next_attempt, with_earlier_findings, with_retry
 from opsd.state import State, Tell
 
 OVERSTAY = timedelta(seconds=30)  # past the deadline, for cleaning up, before the watchdog bites
@@ -61,22 +63,43 @@ def run_now(
     clock: Clock,
     context: ContextFactory,
     tell: Tell,
+    patience: Patience | None = None,
+    is_scheduled: bool = False,
+    pings: Pings = NoPings(),  # noqa: B008 - has no state
     last_words: Callable[[Run], None] | None = None,
     dry_run: bool = False,
 ) -> Run:
     """Run `job` once, from its lease to its record. A dry run is not recorded.
 
-    `last_words` is called instead of a return, from another thread, when the run hangs for
-    good: it is recorded by then, and the process ends as soon as the call is over.
+    Args:
+        job: what to run.
+        settings: its own.
+        slot: the due time that it answers, aware UTC.
+        timeout: after it the run is ended.
+        state: where it is written down.
+        clock: tells the time.
+        context: makes what the run may touch.
+        tell: what people are told.
+        patience: when slots of the job are tried again; None: never.
+        is_scheduled: the slot is due; if not, somebody asked for the run.
+        pings: who is told besides; of the end after the lease is let go.
+        last_words: called instead of a return, from another thread, when the run hangs for
+            good: it is recorded by then, and the process ends as soon as the call is over.
+        dry_run: say what would be done.
 
     Raises:
         LeaseHeld: another run of the job is under way; nothing was begun.
+        SlotAnswered: another run answered the slot meanwhile; nothing was begun.
         ConfigError: the context could not be made; nothing was begun.
         TransientError, PermanentError: the state refused; the text says whether the run
             happened.
     """
     run_id = secrets.token_hex(6)
-    with state.lease(job.name, run_id), bound_contextvars(job=job.name, run_id=run_id):
+    with (
+        contextlib.ExitStack() as afterwards,
+        state.lease(job.name, run_id),
+        bound_contextvars(job=job.name, run_id=run_id),
+    ):
         ctx = context(
             job=job.name,
             run_id=run_id,
@@ -87,16 +110,26 @@ def run_now(
         )
         if dry_run:
             return runner.execute(job, settings, ctx)
-        record_unfinished(job.name, state=state, tell=tell)
-        state.begin(job=job.name, run_id=run_id, slot=slot, at=clock.now())
+        record_unfinished(job.name, state=state, tell=tell, at=clock.now(), patience=patience)
+        earlier = state.slot_runs(job.name, slot) if is_scheduled else ()
+        attempt = next_attempt(earlier) if is_scheduled else 0
+        state.begin(job=job.name, run_id=run_id, slot=slot, at=clock.now(), attempt=attempt)
+        pings.started(job.name, run_id)
+
+        def judged(run: Run) -> Run:
+            run = with_earlier_findings(replace(run, attempt=attempt), earlier)
+            return with_retry(run, patience, at=clock.now())
 
         def end(hanging: Run) -> None:
+            hanging = judged(hanging)
             state.record(hanging, tell=tell)
             if last_words is not None:
                 last_words(hanging)
+            pings.ended(hanging)
 
-        run = _execute_watched(job, settings, ctx, timeout=timeout, end=end)
+        run = judged(_execute_watched(job, settings, ctx, timeout=timeout, end=end))
         _record(run, state=state, tell=tell)
+        afterwards.callback(pings.ended, run)
         return run
 
 
@@ -105,25 +138,25 @@ def record_unfinished(
     *,
     state: State,
     tell: Tell,
+    at: datetime,
+    patience: Patience | None = None,
     outcome: Outcome = Outcome.INTERRUPTED,
     error: str = "",
-) -> tuple[Run, ...]:
+) -> None:
     """Record the runs of `job` whose process died. Only under the job's lease.
 
     Args:
         job: its name.
         state: where they began.
         tell: what people are told.
+        at: now, aware UTC.
+        patience: when slots of the job are tried again; None: never.
         outcome: how they ended, if the caller knows better.
         error: why they ended, if the caller knows better.
     """
-    lost = tuple(
-        replace(run, outcome=outcome, error=error or run.error)
-        for run in state.unfinished_runs(job)
-    )
-    for run in lost:
-        state.record(run, tell=tell)
-    return lost
+    for run in state.unfinished_runs(job):
+        lost = replace(run, outcome=outcome, error=error or run.error)
+        state.record(with_retry(lost, patience, at=at), tell=tell)
 
 
 @dataclass(slots=True)

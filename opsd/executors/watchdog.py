@@ -20,7 +20,7 @@ from typing import Self
 
 import structlog
 
-from opsd.clients.process import kill_all
+from opsd.clients.groups import kill_all
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from opsd.incidents import AlertState, Pause
@@ -21,6 +21,15 @@ from opsd.state.tally import Tally
 Tell = Callable[
     [AlertState, Sequence[OpenFinding], datetime], tuple[AlertState, Sequence[Message]]
 ]
+
+#: The lease that the daemon holds while it lives; the dot keeps it apart from names of jobs.
+DAEMON = "opsd.daemon"
+
+#: A run that was recorded so much later than now was recorded by a wrong clock.
+FURTHEST_RECORD = timedelta(hours=1)
+
+#: No delivery is put off further: a later time was written by a wrong clock.
+LONGEST_WAIT = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +76,18 @@ class State(Protocol):
     def begin(
         self, *, job: str, run_id: str, slot: datetime, at: datetime, attempt: int = 0
     ) -> None:
-        """Write down, durably, that a run starts. Only under the job's lease."""
+        """Write down, durably, that a run starts. Only under the job's lease.
+
+        Args:
+            job: its name.
+            run_id: unique.
+            slot: the due time that it answers, aware UTC.
+            at: now, aware UTC.
+            attempt: which try of the slot; 0: somebody asked for it.
+
+        Raises:
+            SlotAnswered: it is no try of a slot that is still to be answered.
+        """
         ...
 
     def record(self, run: Run, *, tell: Tell) -> tuple[Transition, ...]:
@@ -75,6 +95,14 @@ class State(Protocol):
 
         Idempotent by `run_id`: recording the same run again changes nothing and
         returns nothing. The run may have been begun or not (missed, skipped).
+        """
+        ...
+
+    def close_slot(self, run: Run, *, tell: Tell) -> bool:
+        """Record how a slot ended without a run, unless a run has answered it or is about to.
+
+        One transaction, so that of all who try one succeeds; whether it was this one.
+        A run from the future counts for nothing (`FURTHEST_RECORD`): its clock was wrong.
         """
         ...
 
@@ -131,8 +159,11 @@ class State(Protocol):
         """Recorded runs of `job` that answered `slot`, oldest first."""
         ...
 
-    def last_slot(self, job: str) -> datetime | None:
-        """The latest slot of `job` that has a recorded run, or None."""
+    def last_slot(self, job: str, *, at: datetime) -> datetime | None:
+        """The latest slot of `job` up to `at` that is on record, or None.
+
+        Neither runs that somebody asked for count, nor runs from the future.
+        """
         ...
 
     def open_findings(self, *, job: str | None = None) -> tuple[OpenFinding, ...]:
@@ -140,7 +171,10 @@ class State(Protocol):
         ...
 
     def due_messages(self, at: datetime, *, limit: int = 50) -> tuple[OutboxEntry, ...]:
-        """Messages not delivered whose next try is due, oldest first."""
+        """Messages not delivered whose next try is due, oldest first.
+
+        One that is put off further than `LONGEST_WAIT` is due: a wrong clock did that.
+        """
         ...
 
     def undelivered(self) -> tuple[OutboxEntry, ...]:
@@ -156,7 +190,7 @@ class State(Protocol):
         ...
 
     def mark_failed(self, entry_id: int, *, error: str, next_try_at: datetime) -> None:
-        """The delivery failed; try again at `next_try_at`."""
+        """The delivery failed; try again at `next_try_at`, at most `LONGEST_WAIT` from now."""
         ...
 
     def give_up(self, entry_ids: Sequence[int], *, target: str, instead: Message) -> None:

@@ -17,9 +17,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from opsd.clock import Clock
+from opsd.errors import SlotAnswered
 from opsd.incidents import AlertState, Pause
 from opsd.model import Change, Finding, Message, OpenFinding, Outcome, Run, Transition
-from opsd.state import Holder, OutboxEntry, Tell
+from opsd.state import FURTHEST_RECORD, LONGEST_WAIT, Holder, OutboxEntry, Tell
 from opsd.state.database import Database
 from opsd.state.leases import holder, lease
 from opsd.state.records import (
@@ -69,6 +70,8 @@ class SqliteState:
     ) -> None:
         """Write down that a run starts; see `State.begin`."""
         with self._database.writing() as db:
+            if attempt and _is_answered(db, job, slot=slot, at=at):
+                raise SlotAnswered(f"{job} has already answered the slot {slot.isoformat()}")
             db.execute(
                 "INSERT INTO runs (run_id, job, slot, started_at, attempt) VALUES (?, ?, ?, ?, ?)",
                 (run_id, job, moment(slot), moment(at), attempt),
@@ -76,15 +79,16 @@ class SqliteState:
 
     def record(self, run: Run, *, tell: Tell) -> tuple[Transition, ...]:
         """Store the end of a run; see `State.record`."""
-        run, at = storable_run(run), self._clock.now()
         with self._database.writing() as db:
-            if not _store_run(db, run):
-                return ()
-            changed = tuple(transitions(run, _open_findings(db, run.job), at=at))
-            _store_findings(db, run.job, findings_of(run), changed)
-            _tell(db, tell, at=at)
-            _prune(db, run.job)
-        return changed
+            return _record(db, storable_run(run), tell=tell, at=self._clock.now())
+
+    def close_slot(self, run: Run, *, tell: Tell) -> bool:
+        """Record how a slot ended without a run; see `State.close_slot`."""
+        with self._database.writing() as db:
+            if _is_answered(db, run.job, slot=run.slot, at=run.started_at):
+                return False
+            _record(db, storable_run(run), tell=tell, at=self._clock.now())
+        return True
 
     def observe(
         self, job: str, *, findings: Sequence[Finding], seen: Sequence[str], tell: Tell
@@ -185,11 +189,12 @@ class SqliteState:
             ).fetchall()
             return tuple(run_of(row) for row in rows)
 
-    def last_slot(self, job: str) -> datetime | None:
-        """The latest slot that has a recorded run; see `State.last_slot`."""
+    def last_slot(self, job: str, *, at: datetime) -> datetime | None:
+        """The latest slot that is on record; see `State.last_slot`."""
+        values = {"job": job, "at": moment(at), "latest": moment(at + FURTHEST_RECORD)}
         with self._database.reading() as db:
-            row = db.execute("SELECT last_slot FROM slots WHERE job = ?", (job,)).fetchone()
-        return None if row is None else parse_moment(row["last_slot"])
+            row = db.execute(_LAST_SLOT, values).fetchone()
+        return None if row["slot"] is None else parse_moment(row["slot"])
 
     def open_findings(self, *, job: str | None = None) -> tuple[OpenFinding, ...]:
         """Open findings, worst first; see `State.open_findings`."""
@@ -198,7 +203,9 @@ class SqliteState:
 
     def due_messages(self, at: datetime, *, limit: int = 50) -> tuple[OutboxEntry, ...]:
         """Messages to send now, oldest first; see `State.due_messages`."""
-        return self._waiting("AND next_try_at <= ?", moment(at), limit=limit)
+        put_off = moment(at + LONGEST_WAIT)
+        condition = "AND (next_try_at <= ? OR next_try_at > ?)"
+        return self._waiting(condition, moment(at), put_off, limit=limit)
 
     def undelivered(self) -> tuple[OutboxEntry, ...]:
         """All messages not delivered, oldest first."""
@@ -319,6 +326,19 @@ _RAISE_LAST_SLOT = """
 INSERT INTO slots (job, last_slot) VALUES (?, ?)
 ON CONFLICT (job) DO UPDATE SET last_slot = max(last_slot, excluded.last_slot)
 """
+_LAST_SLOT = """
+SELECT max(slot) AS slot FROM (
+    SELECT max(slot) AS slot FROM runs
+    WHERE job = :job AND slot <= :at AND attempt > 0 AND outcome IS NOT NULL
+        AND started_at <= :latest
+    UNION ALL
+    SELECT last_slot FROM slots WHERE job = :job AND last_slot <= :at)
+"""
+_ANSWERS = """
+SELECT 1 FROM runs
+WHERE job = ? AND slot = ? AND attempt > 0 AND started_at <= ?
+    AND (outcome IS NULL OR retry_at IS NULL)
+"""
 _STORE_FINDING = """
 INSERT INTO open_findings (job, check_name, subject, severity, opened_at, finding)
 VALUES (?, ?, ?, ?, ?, ?)
@@ -335,12 +355,30 @@ DELETE FROM outbox WHERE delivered_at IS NOT NULL AND id NOT IN (
 """
 
 
+def _record(
+    db: sqlite3.Connection, run: Run, *, tell: Tell, at: datetime
+) -> tuple[Transition, ...]:
+    if not _store_run(db, run):
+        return ()
+    changed = tuple(transitions(run, _open_findings(db, run.job), at=at))
+    _store_findings(db, run.job, findings_of(run), changed)
+    _tell(db, tell, at=at)
+    _prune(db, run.job)
+    return changed
+
+
 def _store_run(db: sqlite3.Connection, run: Run) -> bool:
     """Whether the run was not recorded before."""
     if not db.execute(_INSERT_RUN, run_columns(run)).rowcount:
         return False
-    db.execute(_RAISE_LAST_SLOT, (run.job, moment(run.slot)))
+    if run.attempt:
+        db.execute(_RAISE_LAST_SLOT, (run.job, moment(run.slot)))
     return True
+
+
+def _is_answered(db: sqlite3.Connection, job: str, *, slot: datetime, at: datetime) -> bool:
+    latest = moment(at + FURTHEST_RECORD)
+    return db.execute(_ANSWERS, (job, moment(slot), latest)).fetchone() is not None
 
 
 def _open_findings(db: sqlite3.Connection, job: str | None) -> tuple[OpenFinding, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from opsd.errors import LeaseHeld
+from opsd.errors import LeaseHeld, SlotAnswered
 from opsd.incidents import AlertState
 from opsd.model import (
     Artifact,
@@ -25,9 +25,10 @@ from opsd.model import (
     Run,
     Severity,
 )
-from opsd.state import State
+from opsd.state import FURTHEST_RECORD, State
 from opsd.state.sqlite import RUNS_KEPT, SqliteState
 from opsd.testing import FakeClock, tell_at_once, tell_nobody
+from opsd.triage import RETRY_TAKES
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 JOB = "postgres-backup"
@@ -81,6 +82,7 @@ def run(run_id: str, *, minute: int = 0, **changes: object) -> Run:
         "started_at": NOON + timedelta(minutes=minute),
         "duration": timedelta(seconds=2.5),
         "outcome": Outcome.COMPLETED,
+        "attempt": 1,
     }
     return Run(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -123,7 +125,12 @@ def test_recording_a_run_twice_changes_nothing(state: State) -> None:
 def test_a_run_that_was_begun_is_unfinished_until_it_is_recorded(state: State) -> None:
     state.begin(job=JOB, run_id="a1", slot=NOON, at=NOON)
 
-    before = state.unfinished_runs(JOB), state.running(), state.runs(), state.last_slot(JOB)
+    before = (
+        state.unfinished_runs(JOB),
+        state.running(),
+        state.runs(),
+        state.last_slot(JOB, at=NOON + timedelta(hours=1)),
+    )
     state.record(run("a1"), tell=tell_nobody)
     after = state.unfinished_runs(JOB), state.running()
 
@@ -133,7 +140,7 @@ def test_a_run_that_was_begun_is_unfinished_until_it_is_recorded(state: State) -
     assert recorded == ()
     assert last_slot is None
     assert after == ((), ())
-    assert state.last_slot(JOB) == NOON
+    assert state.last_slot(JOB, at=NOON + timedelta(hours=1)) == NOON
 
 
 def test_unfinished_runs_of_other_jobs_are_not_ours(state: State) -> None:
@@ -156,7 +163,121 @@ def test_the_last_slot_never_goes_back(state: State) -> None:
     state.record(run("a2", minute=2), tell=tell_nobody)
     state.record(run("a1", minute=1, outcome=Outcome.MISSED), tell=tell_nobody)
 
-    assert state.last_slot(JOB) == NOON + timedelta(minutes=2)
+    assert state.last_slot(JOB, at=NOON + timedelta(hours=1)) == NOON + timedelta(minutes=2)
+
+
+def test_a_run_that_somebody_asked_for_is_no_slot(state: State) -> None:
+    state.record(run("a1", attempt=0), tell=tell_nobody)
+
+    assert state.last_slot(JOB, at=NOON + timedelta(hours=1)) is None
+
+
+def test_a_slot_is_on_record_from_its_time_on(state: State) -> None:
+    state.record(run("a1", minute=30, started_at=NOON), tell=tell_nobody)
+
+    assert state.last_slot(JOB, at=NOON + timedelta(minutes=29)) is None
+    assert state.last_slot(JOB, at=NOON + timedelta(minutes=30)) == NOON + timedelta(minutes=30)
+
+
+@pytest.mark.parametrize(
+    ("late", "counts"),
+    [(FURTHEST_RECORD, True), (FURTHEST_RECORD + timedelta(seconds=1), False)],
+)
+def test_what_a_clock_recorded_that_was_far_ahead_answers_no_slot(
+    late: timedelta, state: State, *, counts: bool
+) -> None:
+    wrong = run("a1", outcome=Outcome.MISSED, started_at=NOON + late)
+    state.record(run("a2", minute=300, started_at=NOON + late), tell=tell_nobody)
+    state.record(wrong, tell=tell_nobody)
+
+    closed = state.close_slot(run("a3", outcome=Outcome.SKIPPED), tell=tell_nobody)
+
+    assert (state.last_slot(JOB, at=NOON) is not None) is (counts or closed)
+    assert closed is not counts
+
+
+@pytest.mark.parametrize(
+    ("earlier", "is_open"),
+    [
+        ((), True),
+        ((run("a1", outcome=Outcome.FAILED, retry_at=NOON),), True),
+        ((run("a1", outcome=Outcome.COMPLETED, attempt=0),), True),
+        ((run("a1", job="nfs-backup"),), True),
+        ((run("a1", minute=1),), True),
+        ((run("a1"),), False),
+        ((run("a1", outcome=Outcome.MISSED),), False),
+        (
+            (
+                run("a1", outcome=Outcome.FAILED, retry_at=NOON),
+                run("a2", outcome=Outcome.FAILED, attempt=2),
+            ),
+            False,
+        ),
+    ],
+)
+def test_a_slot_is_answered_until_its_last_try_and_not_again(
+    earlier: tuple[Run, ...], state: State, *, is_open: bool
+) -> None:
+    for one in earlier:
+        state.record(one, tell=tell_nobody)
+
+    if is_open:
+        state.begin(job=JOB, run_id="b1", slot=NOON, at=NOON, attempt=1)
+    else:
+        with pytest.raises(SlotAnswered):
+            state.begin(job=JOB, run_id="b1", slot=NOON, at=NOON, attempt=1)
+    closed = state.close_slot(run("c1", outcome=Outcome.MISSED), tell=tell_nobody)
+
+    assert closed is False
+    assert len(state.slot_runs(JOB, NOON)) == sum(
+        (one.job, one.slot) == (JOB, NOON) for one in earlier
+    )
+    assert [one[1] for one in state.running()] == (["b1"] if is_open else [])
+
+
+def test_of_many_who_close_a_slot_one_does(open_state: Opener) -> None:
+    states = [open_state() for _ in range(4)]
+
+    def close(number: int) -> bool:
+        return states[number].close_slot(
+            run(f"a{number}", outcome=Outcome.MISSED, error="opsd was not running"),
+            tell=tell_at_once,
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        closed = list(pool.map(close, range(4)))
+
+    assert sorted(closed) == [False, False, False, True]
+    assert len(states[0].slot_runs(JOB, NOON)) == 1
+    assert len(states[0].undelivered()) == 1
+
+
+def test_the_runs_of_a_slot_come_back_oldest_first_with_their_tries(state: State) -> None:
+    first = run("a1", outcome=Outcome.FAILED, retry_at=NOON + timedelta(minutes=1))
+    second = run("a2", attempt=2)
+    for one in (run("a0", minute=-1), first, second):
+        state.record(one, tell=tell_nobody)
+
+    assert state.slot_runs(JOB, NOON) == (first, second)
+
+
+def test_what_a_run_found_that_is_tried_again_waits_for_that_try(state: State) -> None:
+    retried = run(
+        "a1",
+        outcome=Outcome.FAILED,
+        findings=(finding(),),
+        duration=timedelta(0),
+        retry_at=NOON + timedelta(minutes=5),
+    )
+    state.record(retried, tell=tell_nobody)
+    waiting = {entry.finding.steady_for for entry in state.open_findings()}
+    state.record(
+        run("a2", outcome=Outcome.FAILED, findings=(finding(),), attempt=2), tell=tell_nobody
+    )
+    last = {entry.finding.steady_for for entry in state.open_findings()}
+
+    assert waiting == {timedelta(minutes=5) + RETRY_TAKES}
+    assert last == {timedelta(0)}
 
 
 def test_runs_come_newest_first_by_job_and_bounded(state: State) -> None:
@@ -278,7 +399,7 @@ def test_a_policy_that_fails_leaves_nothing_of_the_run(state: State) -> None:
 
     assert state.runs() == ()
     assert state.open_findings() == ()
-    assert state.last_slot(JOB) is None
+    assert state.last_slot(JOB, at=NOON + timedelta(hours=1)) is None
 
 
 def test_names_that_are_not_utf8_are_kept_escaped_and_stay_the_same_finding(state: State) -> None:
@@ -384,7 +505,7 @@ def test_history_is_bounded_and_forgets_the_oldest_first(
 
     assert RUNS_KEPT == 1000
     assert [one.run_id for one in state.runs()] == ["a4", "a3", "a2"]
-    assert state.last_slot(JOB) == NOON
+    assert state.last_slot(JOB, at=NOON + timedelta(hours=1)) == NOON
     assert [one[1] for one in state.running()] == ["unfinished"]
 
 
