@@ -6,6 +6,7 @@ does that. So a file loads on a laptop that has neither the keys nor the disks.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tomllib
@@ -152,7 +153,7 @@ def _problems(
     found: Iterable[ErrorDetails], *, raw: dict[str, Any], text: str, model: type[Document]
 ) -> Iterator[tuple[int, str]]:
     line_of = lines(text)
-    schema = model.model_json_schema(by_alias=True)
+    schema = _schema(model)
     for error in found:
         if wording.is_echo(error):
             continue
@@ -160,6 +161,11 @@ def _problems(
         holder = _subschema(schema, place[:-1], raw)
         told = f"{wording.place_text(place)}: {wording.message(error, holder)}"
         yield _line(place, line_of), told
+
+
+@functools.cache
+def _schema(model: type[Document]) -> dict[str, Any]:
+    return model.model_json_schema(by_alias=True)
 
 
 def _line(place: Place, line_of: Mapping[Place, int]) -> int:

@@ -75,13 +75,14 @@ def keys(value: Any, place: Key = ()) -> Iterator[Key]:
         yield place
 
 
-def changed(document: dict[str, Any], key: Key, value: Any) -> str:
-    """The file with one value replaced."""
+def changed(document: dict[str, Any], value: Any, *places: Key) -> str:
+    """The file with the values of some keys replaced."""
     copied = copy.deepcopy(document)
-    table: Any = copied
-    for part in key[:-1]:
-        table = table[part]
-    table[key[-1]] = value
+    for *above, key in places:
+        table: Any = copied
+        for part in above:
+            table = table[part]
+        table[key] = value
     return tomlkit.dumps(copied)
 
 
@@ -95,16 +96,14 @@ def refusal(path: Path, text: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize(
-    ("shape", "canary"), [("text", CANARIES[0]), ("text", CANARIES[2]), ("list", CANARIES[2])]
-)
+@pytest.mark.parametrize(("shape", "canary"), [("text", CANARIES[2]), ("list", CANARIES[2])])
 def test_a_secret_in_any_key_is_not_repeated(tmp_path: Path, shape: str, canary: str) -> None:
     document = tomllib.loads(EXAMPLE.read_text())
     places = list(keys(document))
     taken: set[str] = set()
 
     for key in places:
-        told = refusal(tmp_path / "config.toml", changed(document, key, SHAPES[shape](canary)))
+        told = refusal(tmp_path / "config.toml", changed(document, SHAPES[shape](canary), key))
         if told is None:
             taken.add(".".join(str(part) for part in key if isinstance(part, str)))
         else:
@@ -114,18 +113,17 @@ def test_a_secret_in_any_key_is_not_repeated(tmp_path: Path, shape: str, canary:
     assert taken <= NAMES
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("canary", CANARIES)
+@pytest.mark.parametrize(
+    ("shape", "canary"),
+    [*(("text", canary) for canary in CANARIES), *((shape, CANARIES[0]) for shape in SHAPES)],
+)
 def test_secrets_in_all_keys_at_once_are_not_repeated(
     tmp_path: Path, shape: str, canary: str
 ) -> None:
-    text = EXAMPLE.read_text()
-    document = tomllib.loads(text)
+    document = tomllib.loads(EXAMPLE.read_text())
     places = [key for key in keys(document) if key[-1] != "type"]  # it says which keys there are
 
-    for key in places:
-        text = changed(tomllib.loads(text), key, SHAPES[shape](canary))
-    told = refusal(tmp_path / "config.toml", text)
+    told = refusal(tmp_path / "config.toml", changed(document, SHAPES[shape](canary), *places))
 
     assert told is not None
     assert told.count("config.toml:") > len(places) / 2
@@ -144,7 +142,7 @@ def test_a_login_in_the_address_of_a_server_is_refused_as_it_is_no_name(tmp_path
         (destination, "rest:https://user:c4nary@nas/"),
         (destination, "s3:https://user:c4nary@nas/bucket"),
     ):
-        told = refusal(tmp_path / "config.toml", changed(document, key, address))
+        told = refusal(tmp_path / "config.toml", changed(document, address, key))
 
         assert told is not None, address
         assert "c4nary" not in told
