@@ -54,7 +54,7 @@ def complaint(vitals: Vitals, *, now: datetime) -> str:
         now: aware UTC.
     """
     if vitals.tick_age > OLDEST_TICK:
-        return f"the scheduler stood still for {vitals.tick_age.total_seconds():.0f} s"
+        return f"the scheduler stands still for more than {OLDEST_TICK}"
     if vitals.overdue:
         return f"a run does not end: {', '.join(vitals.overdue)}"
     if any(now - entry.next_try_at > MUTE_AFTER for entry in vitals.waiting):

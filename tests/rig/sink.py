@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.rig.server import HOST
@@ -22,13 +22,23 @@ class Request:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the sink says to a request."""
+
+    status: int = 200
+    body: bytes = b"{}"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    drip_s: float = 0.0  #: pause after each byte, headers included; 0: all at once
+
+
 class Sink:
     """A running sink. `answer`, `hang` and `refuse` change how it treats what comes next."""
 
     def __init__(self) -> None:
         """Listen on a free port."""
         self.requests: list[Request] = []
-        self._status, self._reply = 200, b"{}"
+        self._judge: Callable[[Request], Answer] = lambda _request: Answer()
         self._changed = threading.Condition()
         self._may_answer = threading.Event()
         self._may_answer.set()
@@ -41,7 +51,11 @@ class Sink:
 
     def answer(self, status: int, body: bytes = b"{}") -> None:
         """Answer with this status from now on."""
-        self._status, self._reply = status, body
+        self.answer_by(lambda _request: Answer(status=status, body=body))
+
+    def answer_by(self, judge: Callable[[Request], Answer]) -> None:
+        """Have `judge` say what to answer from now on."""
+        self._judge = judge
         self._may_answer.set()
 
     def hang(self) -> None:
@@ -75,13 +89,13 @@ class Sink:
         self._may_answer.set()
         self._close()
 
-    def take(self, request: Request) -> tuple[int, bytes]:
+    def take(self, request: Request) -> Answer:
         """Keep a request and say what to answer."""
         with self._changed:
             self.requests.append(request)
             self._changed.notify_all()
         self._may_answer.wait()
-        return self._status, self._reply
+        return self._judge(request)
 
     def _open(self, port: int) -> None:
         self._server: _Server | None = _Server((HOST, port), _Handler)
@@ -116,13 +130,24 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(method=self.command, path=self.path, headers=headers, body=body)
-        status, reply = self.server.sink.take(request)
-        self.send_response(status)
+        answer = self.server.sink.take(request)
+        if answer.drip_s:
+            self._drip(answer)
+            return
+        self.send_response(answer.status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(reply)))
+        self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(reply)
+            self.wfile.write(answer.body)
+
+    def _drip(self, answer: Answer) -> None:
+        head = f"HTTP/1.1 {answer.status} OK\r\nContent-Length: {len(answer.body)}\r\n\r\n"
+        for byte in head.encode() + answer.body:
+            self.wfile.write(bytes([byte]))
+            time.sleep(answer.drip_s)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _take  # noqa: N815
 
