@@ -82,6 +82,9 @@ class BackgroundPings:
         self._waiting: dict[str, Run] = {}
         self._is_working = False
 
+    def started(self, job: str, run_id: str) -> None:
+        """Nothing: a run tells its own start."""
+
     def ended(self, run: Run) -> None:
         """Tell how a run ended, soon."""
         with self._lock:

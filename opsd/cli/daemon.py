@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from opsd.alerts.policy import Policy
     from opsd.cron import Cron
     from opsd.daemon import Daemon, Scheduled, Window
+    from opsd.executors.pinging import Pings
     from opsd.state import State
 
 PLAN_S = 60.0  # for reading the configuration, on a busy Raspberry Pi
@@ -98,6 +99,7 @@ def _assembled() -> Iterator[Daemon]:
             windows=_windows(policy),
             report=reports.send_if_due if reports else None,
             pulse=_heartbeat(plan["heartbeat"], state, clock),
+            pings=_pings(plan["jobs"]),
         )
 
 
@@ -188,3 +190,23 @@ def _heartbeat(
         state=state,
         clock=clock,
     )
+
+
+def _pings(jobs: Sequence[Mapping[str, Any]]) -> Pings:
+    """Who is told of slots that no run answered; loads nothing when no job asks for it."""
+    from opsd.executors.pinging import NoPings  # noqa: PLC0415 - not for --help
+
+    asking = [one for one in jobs if one["ping"]]
+    if not asking:
+        return NoPings()
+    from opsd.alerts.pings import BackgroundPings, JobPings  # noqa: PLC0415 - loads urllib3
+    from opsd.clients.pings import Endpoint  # noqa: PLC0415 - likewise
+    from opsd.secrets import Secret  # noqa: PLC0415 - not for --help
+
+    endpoints = {
+        one["job"]: Endpoint(
+            name=f"ping of {one['job']}", url=Secret(one["ping"]["url"]), kind=one["ping"]["kind"]
+        )
+        for one in asking
+    }
+    return BackgroundPings(JobPings(endpoints))

@@ -132,6 +132,9 @@ def _plan_json(job: AnyJob, wiring: Wiring, now: datetime) -> dict[str, Any]:
         "catch_up_s": entry.catch_up.total_seconds() if entry and entry.catch_up else None,
         "jitter_s": entry.jitter.total_seconds() if entry else None,
         "retries": entry.retries if entry else None,
+        "ping": {"url": str(entry.ping), "kind": entry.ping_kind}
+        if entry and entry.ping
+        else None,
     }
 
 

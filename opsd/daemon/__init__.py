@@ -28,6 +28,7 @@ from opsd.daemon.timekeeping import SUBJECT as CLOCK_SUBJECT
 from opsd.daemon.timekeeping import Timekeeper
 from opsd.errors import LeaseHeld
 from opsd.executors.ledger import Ledger
+from opsd.executors.pinging import NoPings, Pings
 from opsd.executors.process import DELIVERY_TIMEOUT
 from opsd.model import Finding, Run, Severity
 from opsd.schedule import Scheduled, Window
@@ -70,6 +71,7 @@ class Daemon:
         windows: Sequence[Window] = (),
         report: Callable[[datetime], object] | None = None,
         pulse: Pulse | None = None,
+        pings: Pings = NoPings(),  # noqa: B008 - has no state
     ) -> None:
         """Prepare; `run` starts.
 
@@ -82,6 +84,7 @@ class Daemon:
             windows: when which jobs are not started.
             report: sends the regular report when it is due.
             pulse: proves to somebody outside that opsd is well.
+            pings: who is told besides how slots ended that no run answered.
 
         Raises:
             TransientError, PermanentError: the state cannot be used.
@@ -105,7 +108,7 @@ class Daemon:
             jobs,
             windows=windows,
             state=state,
-            ledger=Ledger(state=state, tell=tell, clock=clock, patience=patience),
+            ledger=Ledger(state=state, tell=tell, clock=clock, patience=patience, pings=pings),
             launcher=launcher,
             crew=self._crew,
             clock=clock,

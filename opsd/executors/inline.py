@@ -140,6 +140,7 @@ def record_unfinished(
     tell: Tell,
     at: datetime,
     patience: Patience | None = None,
+    pings: Pings = NoPings(),  # noqa: B008 - has no state
     outcome: Outcome = Outcome.INTERRUPTED,
     error: str = "",
 ) -> None:
@@ -151,12 +152,15 @@ def record_unfinished(
         tell: what people are told.
         at: now, aware UTC.
         patience: when slots of the job are tried again; None: never.
+        pings: who is told besides; should not take long, for the lease's sake.
         outcome: how they ended, if the caller knows better.
         error: why they ended, if the caller knows better.
     """
     for run in state.unfinished_runs(job):
         lost = replace(run, outcome=outcome, error=error or run.error)
-        state.record(with_retry(lost, patience, at=at), tell=tell)
+        lost = with_retry(lost, patience, at=at)
+        state.record(lost, tell=tell)
+        pings.ended(lost)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ import structlog
 from opsd.clock import Clock
 from opsd.errors import LeaseHeld
 from opsd.executors.inline import record_unfinished
+from opsd.executors.pinging import NoPings, Pings
 from opsd.executors.process import Ended, Ending
 from opsd.model import Finding, Outcome, Run
 from opsd.retry import Patience, next_attempt, with_retry
@@ -38,13 +39,20 @@ class Ledger:
     """
 
     def __init__(
-        self, *, state: State, tell: Tell, clock: Clock, patience: Mapping[str, Patience]
+        self,
+        *,
+        state: State,
+        tell: Tell,
+        clock: Clock,
+        patience: Mapping[str, Patience],
+        pings: Pings = NoPings(),  # noqa: B008 - has no state
     ) -> None:
         """Prepare; `patience` says by job when a slot is tried again."""
         self._state = state
         self._tell = tell
         self._clock = clock
         self._patience = patience
+        self._pings = pings
 
     def reconcile(self, *, but: Sequence[str] = ()) -> None:
         """Record every run whose process died, also of jobs that are not configured any more.
@@ -140,6 +148,7 @@ class Ledger:
                 outcome=run.outcome.value,
                 error=run.error,
             )
+            self._pings.ended(run)
 
     def _record_unfinished(self, job: str, *, outcome: Outcome, error: str) -> None:
         record_unfinished(
@@ -148,6 +157,7 @@ class Ledger:
             tell=self._tell,
             at=self._clock.now(),
             patience=self._patience.get(job),
+            pings=self._pings,
             outcome=outcome,
             error=error,
         )
