@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from opsd import logs, secrets
-from opsd.clients.notify import Notifier
+from opsd.clients.notify import Notifier, stripped
 from opsd.clock import Deadline, SystemClock
 from opsd.config import AlertTarget
 from opsd.errors import ConfigError, DeadlineExceeded, TransientError
 from opsd.model import Message, Severity
 from opsd.secrets import Secret
-from tests.rig.sink import Sink
+from tests.rig.sink import Answer, Request, Sink
 
 TOKEN = "c4naryToken0123456789"
 MESSAGE = Message(
@@ -167,9 +167,20 @@ def test_a_target_wants_its_severity_and_worse(tmp_path: Path) -> None:
         ]
     )
 
-    assert notifier.targets(replace(MESSAGE, severity=Severity.INFO)) == ()
+    assert notifier.targets(replace(MESSAGE, severity=Severity.INFO)) == ("all",)
     assert notifier.targets(replace(MESSAGE, severity=Severity.WARNING)) == ("all",)
     assert notifier.targets(replace(MESSAGE, severity=Severity.CRITICAL)) == ("all", "night")
+
+
+def test_a_report_goes_where_warnings_go(tmp_path: Path) -> None:
+    notifier = Notifier(
+        (
+            target("json://127.0.0.1:9/", tmp_path, name="all"),
+            target("json://127.0.0.1:9/", tmp_path, name="night", min_severity="critical"),
+        )
+    )
+
+    assert notifier.targets(replace(MESSAGE, severity=Severity.INFO)) == ("all",)
 
 
 def test_a_message_with_tags_goes_to_targets_of_that_tag_or_name(tmp_path: Path) -> None:
@@ -216,3 +227,91 @@ def test_no_part_of_a_url_is_shown_when_a_message_fails(sink: Sink, tmp_path: Pa
         assert TOKEN not in str(caught.value)
 
     assert TOKEN not in written.getvalue()
+
+
+def dislikes_markup(request: Request) -> Answer:
+    """A service that takes these characters for its markup, and does not understand it."""
+    return Answer(
+        status=400 if set(json.loads(request.body)["message"]) & set("<>&*_`[]") else 200
+    )
+
+
+@pytest.mark.real
+def test_a_text_that_a_service_refuses_is_sent_again_without_markup(
+    sink: Sink, tmp_path: Path
+) -> None:
+    sink.answer_by(dislikes_markup)
+
+    Notifier([target(json_url(sink), tmp_path)]).send("phone", MESSAGE, deadline=soon())
+
+    refused, taken = (json.loads(request.body)["message"] for request in sink.wait_for(2))
+    assert refused == MESSAGE.body
+    assert taken == "database/main/app b amp; not markup \n\nNext: opsd run-job postgres-backup"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("status", "times"),
+    [(400, 2), (413, 2), (422, 2), (401, 1), (403, 1), (404, 1), (410, 1), (429, 1), (500, 1)],
+)
+def test_only_what_is_refused_for_its_content_is_sent_again_and_only_once(
+    status: int, times: int, sink: Sink, tmp_path: Path
+) -> None:
+    sink.answer(status)
+
+    with pytest.raises(TransientError, match="send to phone"):
+        Notifier([target(json_url(sink), tmp_path)]).send("phone", MESSAGE, deadline=soon())
+
+    assert len(sink.requests) == times
+
+
+@pytest.mark.real
+def test_a_code_of_the_service_is_read_as_the_status_that_it_begins_with(
+    sink: Sink, tmp_path: Path
+) -> None:
+    notifier = Notifier([target(f"ntfy://127.0.0.1:{sink.port}/{TOKEN}", tmp_path)])
+    notifier.check("phone")
+    for plugin in notifier._services["phone"]:
+        plugin.request_rate_per_sec = 0
+    sink.answer(429, b'{"code": 42908, "error": "limit reached: daily message quota"}')
+    with pytest.raises(TransientError, match="send to phone"):
+        notifier.send("phone", MESSAGE, deadline=soon())
+    refused_for_the_sender = len(sink.requests)
+    sink.answer(400, b'{"code": 40011, "error": "message cannot be parsed"}')
+
+    with pytest.raises(TransientError, match="send to phone"):
+        notifier.send("phone", MESSAGE, deadline=soon())
+
+    assert (refused_for_the_sender, len(sink.requests)) == (1, 3)
+
+
+def test_a_stripped_message_is_letters_digits_and_harmless_signs() -> None:
+    hostile = replace(MESSAGE, title="Größe: 5 GiB [x](y)", body="a_b *c*\n`d` \udcff\x1b[31m €")
+
+    plain = stripped(hostile)
+
+    assert plain.title == "Groe: 5 GiB x y "
+    assert plain.body.splitlines()[0] == "a b c "
+    assert plain.body.isascii()
+    assert not set(plain.title + plain.body) & set("_*`[]()<>&#|~\\\x1b")
+
+
+@pytest.mark.parametrize("separator", [",", " ", "\n"])
+def test_several_urls_in_one_target_are_a_configuration_error(
+    separator: str, tmp_path: Path
+) -> None:
+    urls = separator.join(["json://127.0.0.1:1/a", "json://127.0.0.1:1/b"])
+
+    with pytest.raises(ConfigError, match="holds 2 URLs; make a target of each"):
+        Notifier([target(urls, tmp_path)]).check("phone")
+
+
+def test_it_is_known_from_which_severity_on_each_target_wants_messages(tmp_path: Path) -> None:
+    notifier = Notifier(
+        [
+            target("json://127.0.0.1:1/", tmp_path, name="all"),
+            target("json://127.0.0.1:1/", tmp_path, name="night", min_severity="critical"),
+        ]
+    )
+
+    assert notifier.known == {"all": Severity.WARNING, "night": Severity.CRITICAL}

@@ -37,7 +37,7 @@ READ_TIMEOUT_S = 15.0  # shorter ones make a slow service look dead after it too
 _REASON_CHARACTERS = 200
 _STATUS = re.compile(r"\berror[=:] ?(\d{3})\d{0,2}\b")  # ntfy adds two digits of its own
 _NOT_THE_CONTENT = (401, 403, 404, 407, 408, 410, 425, 429)
-_MARKUP = re.compile(r"[^A-Za-z0-9 \n.,:;/%+@-]+")
+_MARKUP = re.compile(r"[^A-Za-z0-9\n.,:;/%+@-]+")
 
 _KINDS = {
     Severity.INFO: NotifyType.INFO,
@@ -116,7 +116,7 @@ def stripped(message: Message) -> Message:
 
 
 def _plain(text: str) -> str:
-    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "replace").decode()
+    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return _MARKUP.sub(" ", ascii_only)
 
 
