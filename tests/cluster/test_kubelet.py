@@ -191,3 +191,18 @@ def test_a_node_with_a_wrong_clock_renews_its_lease_in_the_future(
 
     eventually(lambda: control_plane.api.get(lease)["spec"]["renewTime"] >= tomorrow)
     node_is(control_plane.api, node, "True")
+
+
+def test_many_pods_at_once_silence_no_node(
+    control_plane: ControlPlane, workers: Workers, namespace: str
+) -> None:
+    nodes, since = workers(10), control_plane.audit.mark()
+
+    control_plane.api.create(
+        deployment(namespace, "web", pod_spec(nodes[0].pool), replicas=100),
+    )
+    eventually(lambda: sum(len(node.containers) for node in nodes) == 100)
+
+    calls = control_plane.audit.calls(since=since)
+    deleted = [call for call in calls if call.verb == "delete" and call.namespace == namespace]
+    assert deleted == []

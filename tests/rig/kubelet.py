@@ -1,8 +1,9 @@
 """Nodes without machines: what a kubelet tells the API server, with the faults that nodes have.
 
 Each node has a Node object and a Lease, renews both, sets the pods bound to it to Running and
-ends deleted ones in their grace period. One thread serves all nodes, as an identity of its own
-(``fake-kubelet``) that is easy to leave out when the audit log is read.
+ends deleted ones in their grace period. Two threads serve all nodes: one beats, one looks at the
+pods, so that much work with pods silences no node. Their identity (``fake-kubelet``) is easy to
+leave out when the audit log is read.
 
 `FakeNode.containers` is the truth that no API shows: the pods whose containers really run there.
 A lost machine has none; a node that is only cut off has them all, whatever the API says.
@@ -18,7 +19,7 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -107,9 +108,12 @@ class Kubelets:
         self._version = f"v{control_plane.minor}.0"
         self._nodes: dict[str, FakeNode] = {}
         self._numbers = itertools.count(1)
-        self._looking = threading.Lock()
+        self._beating = threading.Lock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="kubelets", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(work,), name="kubelets", daemon=True)
+            for work in (self._beat, self._look)
+        ]
 
     def add(self, name: str, *, taints: tuple[Object, ...] = (), **labels: str) -> FakeNode:
         """Register a node; underscores in names of labels stand for dashes."""
@@ -130,7 +134,7 @@ class Kubelets:
 
     def remove(self, *names: str) -> None:
         """Take nodes away for good: the Node objects, the Leases and what is bound to them."""
-        with self._looking:  # or it might renew a lease that was just removed
+        with self._beating:  # or it might renew a lease that was just removed
             for name in names:
                 self._nodes.pop(name, None)
         for name in names:
@@ -142,33 +146,41 @@ class Kubelets:
 
     def start(self) -> None:
         """Serve the nodes until `stop`."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Serve them no more."""
         self._stopping.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _serve(self) -> None:
+    def _repeat(self, work: Callable[[], None]) -> None:
         while not self._stopping.wait(LOOK_S):
-            # An API server that is away or busy is met again at the next look.
-            with self._looking, contextlib.suppress(ApiError, urllib3.exceptions.HTTPError):
-                self._look()
+            # An API server that is away or busy is met again the next time.
+            with contextlib.suppress(ApiError, urllib3.exceptions.HTTPError):
+                work()
+
+    def _connected(self) -> dict[str, FakeNode]:
+        return {node.name: node for node in list(self._nodes.values()) if node._connected}
+
+    def _beat(self) -> None:
+        with self._beating:
+            for node in self._connected().values():
+                with contextlib.suppress(ApiError):  # its object was removed
+                    self._heartbeat(node)
 
     def _look(self) -> None:
-        nodes = {node.name: node for node in list(self._nodes.values()) if node._connected}
-        for node in nodes.values():
-            with contextlib.suppress(ApiError):  # its object was removed
-                self._heartbeat(node)
+        nodes = self._connected()
         pods = self._api.items("/api/v1/pods", resourceVersion=0)
         for pod in pods:
-            its_node = nodes.get(pod["spec"].get("nodeName", ""))
-            if its_node is not None and its_node.serves_pods():
+            node = nodes.get(pod["spec"].get("nodeName", ""))
+            if node is not None and node.serves_pods():
                 with contextlib.suppress(ApiError):  # changed or gone meanwhile: look again
-                    self._sync(its_node, pod)
+                    self._sync(node, pod)
         known = {pod["metadata"]["uid"] for pod in pods}
-        for node in filter(FakeNode.serves_pods, nodes.values()):
-            node.containers &= known  # the object was removed by force: its containers end
+        for its_node in filter(FakeNode.serves_pods, nodes.values()):
+            its_node.containers &= known  # the object was removed by force: its containers end
 
     def _heartbeat(self, node: FakeNode) -> None:
         now = time.monotonic()

@@ -19,6 +19,10 @@ SCRATCH=$CACHE/control-plane/go # downloads and compiled packages; gone after th
 UV=$CACHE/uv/bin/uv
 
 export GOMODCACHE=$SCRATCH/mod GOCACHE=$SCRATCH/build GOBIN=$BUILDING
+export UV_CACHE_DIR=$SCRATCH/uv
+# The machine's certificates: a company's proxy has one of its own.
+[[ -n ${SSL_CERT_FILE:-} || ! -e /etc/ssl/certs/ca-certificates.crt ]] ||
+    export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 export CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off GOFLAGS=-modcacherw
 
 say() { printf 'control-plane: %s\n' "$*" >&2; }
