@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from opsd.backup.naming import quote
 from opsd.cli.expiry import LONGEST
+from opsd.incidents import Silence
 from opsd.model import Severity
-from tests.rig.typed import Desk, finding, run, tell
+from tests.rig.typed import Desk, ago, finding, run, tell
 
 ODD = f"database/main/{quote('it is odd')}"
 
@@ -219,6 +221,27 @@ def test_when_a_silence_is_ended_what_is_still_wrong_is_told(desk: Desk) -> None
     assert desk.json("silence")["silences"] == []
     assert len(told) == 1
     assert "share/new cannot be read" in told[0]
+
+
+@pytest.mark.parametrize("hours_left", [-1, 1])
+def test_a_silence_that_has_run_out_is_neither_listed_nor_a_mark(
+    desk: Desk, hours_left: int
+) -> None:
+    old = Silence(
+        id="abcdef",
+        check="*",
+        subject="share/nfs",
+        since=ago(hours=3),
+        until=ago(hours=-hours_left),
+        reason="x",
+    )
+    with desk.state() as state:
+        state.tell(lambda alerts, _open, _at: (replace(alerts, silences=(old,)), ()))
+
+    listed = desk.json("silence")["silences"]
+    marked = [one for one in desk.json("findings")["findings"] if one["silenced"]]
+
+    assert len(listed) == len(marked) == (1 if hours_left > 0 else 0)
 
 
 @pytest.mark.parametrize("there", [0, 2])

@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from opsd.clock import SystemClock
+from opsd.state import DAEMON
+from opsd.state.sqlite import SqliteState
+
 ROOT = Path(__file__).parent.parent
 HEAVY = ("apprise", "boto3", "jobs", "psycopg", "pydantic")
 TIMEOUT_S = 60.0
@@ -86,3 +90,27 @@ def test_a_wrong_configuration_ends_it_at_once_with_every_problem(tmp_path: Path
 
     assert process.returncode == 2
     assert [line.split(": ")[1] for line in err.splitlines()] == [f"{config}:2", f"{config}:3"]
+
+
+def test_status_sees_a_daemon_for_as_long_as_one_lives(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'[opsd]\nstate_dir = "{tmp_path}/state"\n')
+
+    def is_seen() -> bool:
+        state = SqliteState(tmp_path / "state/state.db", clock=SystemClock())
+        try:
+            return state.holder(DAEMON) is not None
+        finally:
+            state.close()
+
+    before = is_seen()
+    with daemon(tmp_path) as first:
+        await_start(first)
+        alone = is_seen()
+        with daemon(tmp_path) as second:
+            await_start(second)
+        beside = is_seen()
+        first.kill()
+        first.wait()
+        after = is_seen()
+
+    assert [before, alone, beside, after] == [False, True, True, False]

@@ -17,9 +17,9 @@ from tests.rig.typed import NAMES, Desk, ago, finding, run
 def desk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Desk:
-    """With a completed run of every job."""
+    """With a completed run of every job, of two hours ago."""
     desk = Desk(tmp_path, monkeypatch, capsys)
-    desk.record(*(run(job, job=job, started_at=ago(minutes=1)) for job in NAMES))
+    desk.record(*(run(job, job=job, started_at=ago(hours=2)) for job in NAMES))
     return desk
 
 
@@ -87,6 +87,21 @@ def test_a_slot_that_nothing_answered_in_time_is_overdue(
     assert ended.status == (3 if is_overdue else 0)
     assert bool(job["overdue_since"]) == is_overdue
     assert ("! nfs-backup was due at " in ended.out) == is_overdue
+
+
+def test_a_slot_that_passed_in_a_pause_is_not_overdue(desk: Desk) -> None:
+    config = desk.home / "config.toml"
+    config.write_text(config.read_text().replace("30 3 * * *", "* * * * *"))
+    long_ago = ago(hours=1)
+    nightly = run("a2", slot=long_ago, started_at=long_ago, attempt=1, job="nfs-backup")
+    desk.record(nightly)
+    desk.type("pause", "nfs-backup", "--for", "2d", "--reason", "new disk")
+
+    assert desk.json("status")["jobs"][1]["overdue_since"] is None
+
+    desk.type("resume", "nfs-backup")
+
+    assert desk.json("status")["jobs"][1]["overdue_since"]
 
 
 def test_a_pause_is_told_with_its_reason_and_needs_nobody(desk: Desk) -> None:
