@@ -25,7 +25,8 @@ Tell = Callable[
 #: The lease that the daemon holds while it lives; the dot keeps it apart from names of jobs.
 DAEMON = "opsd.daemon"
 
-#: A run that was recorded so much later than now was recorded by a wrong clock.
+#: What was recorded so much later than now was recorded by a wrong clock, and answers no slot
+#: unless it completed: then there is a backup under the slot's name.
 FURTHEST_RECORD = timedelta(hours=1)
 
 #: No delivery is put off further: a later time was written by a wrong clock.
@@ -102,7 +103,6 @@ class State(Protocol):
         """Record how a slot ended without a run, unless a run has answered it or is about to.
 
         One transaction, so that of all who try one succeeds; whether it was this one.
-        A run from the future counts for nothing (`FURTHEST_RECORD`): its clock was wrong.
         """
         ...
 
@@ -162,7 +162,7 @@ class State(Protocol):
     def last_slot(self, job: str, *, at: datetime) -> datetime | None:
         """The latest slot of `job` up to `at` that is on record, or None.
 
-        Neither runs that somebody asked for count, nor runs from the future.
+        Runs that somebody asked for do not count, nor those of `FURTHEST_RECORD`.
         """
         ...
 

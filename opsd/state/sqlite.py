@@ -330,13 +330,14 @@ _LAST_SLOT = """
 SELECT max(slot) AS slot FROM (
     SELECT max(slot) AS slot FROM runs
     WHERE job = :job AND slot <= :at AND attempt > 0 AND outcome IS NOT NULL
-        AND started_at <= :latest
+        AND (started_at <= :latest OR outcome = 'completed')
     UNION ALL
     SELECT last_slot FROM slots WHERE job = :job AND last_slot <= :at)
 """
 _ANSWERS = """
 SELECT 1 FROM runs
-WHERE job = ? AND slot = ? AND attempt > 0 AND started_at <= ?
+WHERE job = ? AND slot = ? AND attempt > 0
+    AND (started_at <= ? OR outcome = 'completed')
     AND (outcome IS NULL OR retry_at IS NULL)
 """
 _STORE_FINDING = """
