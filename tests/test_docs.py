@@ -111,7 +111,12 @@ def test_every_key_of_a_json_answer_about_runs_is_documented() -> None:
     source = "".join(
         (ROOT / "opsd/cli" / name).read_text()
         for name in (
+            "acknowledging.py",
+            "jobs.py",
+            "overview.py",
+            "pausing.py",
             "results.py",
+            "silencing.py",
             "status.py",
             "backups.py",
             "verify.py",
