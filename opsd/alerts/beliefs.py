@@ -41,12 +41,17 @@ def news_of(incident: Incident, following: Mapping[str, Sequence[Incident]]) -> 
 
 
 def following(incidents: Iterable[Incident]) -> dict[str, list[Incident]]:
-    """By subject: the untold incidents that follow, or followed just now, from it."""
+    """By subject: the untold incidents that follow, or followed until now, from it.
+
+    Those that follow from it directly come first.
+    """
     found: dict[str, list[Incident]] = {}
     for one in incidents:
         subject = one.follows or (one.finding.cause if one.freed_at is not None else "")
         if subject and one.told is None:
             found.setdefault(subject, []).append(one)
+    for subject, ones in found.items():
+        ones.sort(key=lambda one: one.finding.cause != subject)
     return found
 
 

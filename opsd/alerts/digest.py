@@ -118,5 +118,5 @@ def _line(one: Over, *, timezone: tzinfo) -> str:
     began = one.opened_at.astimezone(timezone)
     often = f", {one.times} times" if one.times > 1 else ""
     lasted = render.lasting(one.ended_at - one.opened_at)
-    tail = f", {began:%H:%M}, lasted {lasted}{often}"
+    tail = f", {began:%a %H:%M}, lasted {lasted}{often}"
     return f"- {shortened(printable(one.summary), _LINE_CHARACTERS)}{tail}"

@@ -91,16 +91,9 @@ def tags_for(
     return ()
 
 
-def has_room(
-    sent: Iterable[tuple[datetime, Severity]],
-    severity: Severity,
-    now: datetime,
-    *,
-    max_per_hour: int,
-) -> bool:
-    """Whether one more message may go; the first of its severity in an hour always may."""
-    lately = [past for at, past in sent if now - at < HOUR]
-    return len(lately) < max_per_hour or severity not in lately
+def sent_lately(sent: Iterable[tuple[datetime, Severity]], now: datetime) -> tuple[Severity, ...]:
+    """The severities of the messages of the last hour."""
+    return tuple(severity for at, severity in sent if now - at < HOUR)
 
 
 def fits(pattern: str, text: str) -> bool:

@@ -14,7 +14,7 @@ from opsd.alerts import beliefs, digest, drafts, gates
 from opsd.alerts.drafts import Draft, Tags
 from opsd.alerts.render import News
 from opsd.alerts.rules import Policy
-from opsd.alerts.tracking import is_ripe, muted_keys
+from opsd.alerts.tracking import is_ripe, kept, muted_keys
 from opsd.incidents import AlertState, Event, Incident
 from opsd.model import Change, Message, Severity
 
@@ -45,7 +45,7 @@ class Look:
         """What is known after it."""
         return replace(
             self._before,
-            incidents=tuple(self._incidents[key] for key in sorted(self._incidents)),
+            incidents=kept(self._incidents, self._now),
             events=self._events,
             events_dropped=self._dropped,
             sent=self._sent,
@@ -71,11 +71,12 @@ class Look:
             for tags, due in reminders.items()
         )
         for draft in sorted(waiting, key=lambda draft: -draft.severity):
-            limit = self._policy.max_per_hour
-            if draft.is_urgent or gates.has_room(
-                self._sent, draft.severity, self._now, max_per_hour=limit
-            ):
+            if draft.is_urgent or self._has_room(draft):
                 self._send(draft)
+
+    def _has_room(self, draft: Draft) -> bool:
+        lately = gates.sent_lately(self._sent, self._now)
+        return len(lately) < self._policy.max_per_hour or draft.severity not in lately
 
     def _event(self, incident: Incident) -> Event:
         change = beliefs.change(incident, incident.noted, incident.level)
@@ -113,14 +114,21 @@ class Look:
                 tags = self._tags(one.incident, one.reach, one.change)
                 news.setdefault(tags, []).append(one)
         held = set() if self._quiet else self._held
+        lately = gates.sent_lately(self._sent, self._now)
         for tags in sorted(held | news.keys()):
-            if tags in held:
-                yield self._digest(tags, news.get(tags, []), reminders.pop(tags, []))
+            ones = news.get(tags, [])
+            if tags not in held:
+                yield self._plain(ones, tags, empties_log=self._quiet is None)
+                continue
+            collected = self._digest(tags, ones, reminders.pop(tags, []))
+            unheard = [one for one in ones if one.reach not in lately]
+            if unheard and not self._has_room(collected):
+                yield self._plain(unheard, tags, empties_log=False)
             else:
-                is_day = self._quiet is None
-                yield drafts.plain(
-                    news[tags], tags, empties_log=is_day, at=self._now, timezone=self._zone
-                )
+                yield collected
+
+    def _plain(self, news: Sequence[News], tags: Tags, *, empties_log: bool) -> Draft:
+        return drafts.plain(news, tags, empties_log=empties_log, at=self._now, timezone=self._zone)
 
     def _digest(self, tags: Tags, news: Sequence[News], due: Sequence[Incident]) -> Draft:
         events = self._events_for(tags)
@@ -135,7 +143,7 @@ class Look:
         not_over = {one.key for one in standing} | self._muted.keys()
         return drafts.collected(
             digest.Digest(
-                when=self._when(events),
+                when=self._when(events, news),
                 open=sorted(self._all_news(open_ones), key=beliefs.order),
                 over=digest.over(event for event in events if event.key not in not_over),
                 uncounted=self._dropped,
@@ -147,8 +155,9 @@ class Look:
             timezone=self._zone,
         )
 
-    def _when(self, events: Sequence[Event]) -> str:
-        first = min((event.at for event in events), default=self._now)
+    def _when(self, events: Sequence[Event], news: Sequence[News]) -> str:
+        changed = (one.incident.changed_at or self._now for one in news)
+        first = min((*(event.at for event in events), *changed), default=self._now)
         quiet = gates.quiet_at(self._policy, first)
         if quiet is None:
             return f"Since {first.astimezone(self._zone):%H:%M}"

@@ -155,6 +155,8 @@ def heading(news: News) -> str:
     """What to do, in two or three words."""
     if news.change is Change.OPENED and news.incident.muted_by:
         return f"{news.incident.muted_by.capitalize()} over, still open"
+    if news.change is Change.EASED and news.severity is Severity.INFO:
+        return "No longer urgent"
     return _GOOD_NEWS.get(news.change) or urgency(news.severity)
 
 

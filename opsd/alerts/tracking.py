@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from opsd.alerts import gates
@@ -33,6 +34,7 @@ _TIMES = (
     "escalated_at",
     "freed_at",
 )
+_times = attrgetter(*_TIMES)
 
 
 def tracked(
@@ -50,11 +52,15 @@ def tracked(
     taken_back = {key for key in muted if incidents[key].noted != incidents[key].told}
     for key, gate in muted.items():
         incidents[key] = _muted(incidents[key], gate)
-    kept = (incidents[key] for key in sorted(incidents) if _is_needed(incidents[key], now))
     events = alerts.events
     if taken_back:
         events = tuple(one for one in events if one.was_told or one.key not in taken_back)
-    return replace(alerts, incidents=tuple(kept), events=events)
+    return replace(alerts, incidents=kept(incidents, now), events=events)
+
+
+def kept(incidents: Mapping[Key, Incident], now: datetime) -> tuple[Incident, ...]:
+    """Those that are open, or over and still needed, in the order of their keys."""
+    return tuple(incidents[key] for key in sorted(incidents) if _is_needed(incidents[key], now))
 
 
 def muted_keys(
@@ -104,10 +110,13 @@ def _without_future(alerts: AlertState, now: datetime) -> AlertState:
 
 
 def _sane(incident: Incident, latest: datetime, now: datetime) -> Incident:
+    times = _times(incident)
+    if not any(at is not None and at > latest for at in times):
+        return incident
     wrong: dict[str, Any] = {
-        name: now for name in _TIMES if (at := getattr(incident, name)) is not None and at > latest
+        name: now for name, at in zip(_TIMES, times, strict=True) if at is not None and at > latest
     }
-    return replace(incident, **wrong) if wrong else incident
+    return replace(incident, **wrong)
 
 
 def _updated(
@@ -161,15 +170,14 @@ def _follow(incidents: dict[Key, Incident], now: datetime) -> None:
     causes = _causes(open_ones)
     for incident in open_ones:
         root = _root(incident.key, causes)
-        if root is not None:
-            changed = replace(incident, follows=incidents[root].finding.subject, freed_at=None)
+        follows = "" if root is None else incidents[root].finding.subject
+        freed_at = incident.freed_at
+        if follows or not incident.finding.cause:
+            freed_at = None
         elif incident.follows:
-            changed = replace(incident, follows="", freed_at=now)
-        else:
-            changed = incident
-        if not changed.finding.cause:
-            changed = replace(changed, freed_at=None)
-        incidents[incident.key] = changed
+            freed_at = now
+        if (follows, freed_at) != (incident.follows, incident.freed_at):
+            incidents[incident.key] = replace(incident, follows=follows, freed_at=freed_at)
 
 
 def _causes(open_ones: Sequence[Incident]) -> dict[Key, Key]:
