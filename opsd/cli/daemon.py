@@ -84,7 +84,7 @@ def _assembled() -> Iterator[Daemon]:
     plan = _plan(path, clock)
     logs.configure(level="debug" if wants_debug() else plan["log_level"])
     policy = msgspec.convert(plan["policy"], Policy)
-    jobs = _scheduled(plan["jobs"], _timezone(plan["timezone"]))
+    jobs = _scheduled(plan["jobs"], zoneinfo.ZoneInfo(plan["timezone"]))
     somebody = bool(plan["alert_targets"])
     state = SqliteState(Path(plan["state_dir"]) / STATE_FILE, clock=clock)
     with contextlib.closing(state):
@@ -127,20 +127,6 @@ def _plan(config: Path, clock: SystemClock) -> dict[str, Any]:
     return told
 
 
-def _timezone(name: str) -> zoneinfo.ZoneInfo:
-    """The time zone, which the child has found already.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return zoneinfo.ZoneInfo(name)
-    except zoneinfo.ZoneInfoNotFoundError:
-        raise ConfigError(
-            f"opsd.timezone: {name} is not installed: apt-get install tzdata"
-        ) from None
-
-
 def _scheduled(jobs: Sequence[Mapping[str, Any]], timezone: zoneinfo.ZoneInfo) -> list[Scheduled]:
     from opsd.cron import parse  # noqa: PLC0415 - not for --help
     from opsd.daemon import Scheduled  # noqa: PLC0415 - loads apscheduler
@@ -163,7 +149,7 @@ def _windows(policy: Policy) -> list[Window]:
     from opsd.cron import parse  # noqa: PLC0415 - not for --help
     from opsd.daemon import Window  # noqa: PLC0415 - loads apscheduler
 
-    timezone = _timezone(policy.timezone)
+    timezone = zoneinfo.ZoneInfo(policy.timezone)
     return [
         Window(
             name=one.name,

@@ -205,6 +205,14 @@ def _names(tables: object) -> tuple[str, ...]:
     return tuple(tables) if isinstance(tables, dict) else ()
 
 
+def _zone(name: str, *, path: Path) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except zoneinfo.ZoneInfoNotFoundError:  # the default, which nobody wrote, was not checked
+        hint = "no time zones are installed; apt-get install tzdata"
+        raise ConfigError(f"{path}: opsd.timezone: {name}: {hint}") from None
+
+
 def _config(document: Document, *, path: Path, jobs: Sequence[AnyJob]) -> Config:
     entries = {}
     for job in jobs:
@@ -225,7 +233,7 @@ def _config(document: Document, *, path: Path, jobs: Sequence[AnyJob]) -> Config
     return Config(
         path=path,
         state_dir=document.opsd.state_dir,
-        timezone=zoneinfo.ZoneInfo(document.opsd.timezone),
+        timezone=_zone(document.opsd.timezone, path=path),
         log_level=document.opsd.log_level,
         repositories=document.repositories,
         targets=document.alerts.targets,

@@ -151,7 +151,10 @@ def _unknown_timezone(error: ErrorDetails, _schema: Mapping[str, Any]) -> str:
     import zoneinfo  # noqa: PLC0415 - listing them reads hundreds of files
 
     name = str(error["ctx"]["name"])
-    near = difflib.get_close_matches(name, sorted(zoneinfo.available_timezones()), n=1)
+    known = sorted(zoneinfo.available_timezones())
+    if not known:
+        return f"time zone {_quoted(name)}: none are installed; apt-get install tzdata"
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f'did you mean "{near[0]}"?' if near else 'use a name such as "Europe/Berlin" or "UTC"'
     return f"unknown time zone {_quoted(name)}; {hint}"
 
