@@ -11,8 +11,10 @@ import pytest
 from opsd.cli import main
 from opsd.cli.calling import STATE_FILE
 from opsd.clock import SystemClock
-from opsd.model import Message, Outcome, Run, Severity
+from opsd.model import Finding, Message, Outcome, Run, Severity
 from opsd.state.sqlite import SqliteState
+from opsd.testing import tell_nobody
+from opsd.triage import OWN
 from tests.rig.sink import Sink
 
 
@@ -120,5 +122,27 @@ def test_what_cannot_be_delivered_stays_and_is_shown_with_its_reason(
 
     out = capsys.readouterr().out
     assert status == 1
-    assert "1 message not delivered" in out
+    assert "not delivered, the oldest from" in out
     assert "phone: " in out
+
+
+@pytest.mark.parametrize(
+    ("status", "left"),
+    [(200, {"channel/other"}), (500, {"channel/phone", "channel/other", "channels"})],
+)
+def test_a_channel_that_takes_a_test_message_is_not_down_any_more(
+    status: int, left: set[str], home: Path, sink: Sink
+) -> None:
+    state = SqliteState(home / "state" / STATE_FILE, clock=SystemClock())
+    down = [
+        Finding(check="alerts.c", subject=subject, severity=Severity.WARNING, summary="s")
+        for subject in ("channel/phone", "channel/other", "channels")
+    ]
+    state.observe(OWN, findings=down, seen=(), tell=tell_nobody)
+    sink.answer(status)
+
+    main(["notify-test"])
+    found = {entry.finding.subject for entry in state.open_findings(job=OWN)}
+    state.close()
+
+    assert found == left

@@ -74,6 +74,13 @@ def judge(
     return Verdict(findings=tuple(findings), seen=tuple(seen))
 
 
+def proven_well(targets: Iterable[str], *, open_before: Iterable[OpenFinding]) -> tuple[str, ...]:
+    """Subjects of open findings that are over, because these targets took a message."""
+    well = {_subject(name) for name in targets}
+    over = {*well, ALL} if well else set[str]()
+    return tuple(entry.finding.subject for entry in open_before if entry.finding.subject in over)
+
+
 def _finding(asked: Asked, *, living: Sequence[Severity], is_mute: bool) -> Finding:
     # Only what is critical reaches those that want nothing else, or wakes somebody at night.
     is_urgent = asked.alone or not any(severity <= Severity.WARNING for severity in living)
