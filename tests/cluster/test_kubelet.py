@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -193,16 +194,40 @@ def test_a_node_with_a_wrong_clock_renews_its_lease_in_the_future(
     node_is(control_plane.api, node, "True")
 
 
-def test_many_pods_at_once_silence_no_node(
-    control_plane: ControlPlane, workers: Workers, namespace: str
+def test_much_work_with_pods_silences_no_node(
+    control_plane: ControlPlane,
+    workers: Workers,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    nodes, since = workers(10), control_plane.audit.mark()
+    [node] = workers(1)
+    node_is(control_plane.api, node, "True")
+    since = control_plane.audit.mark()
+    report = kubelet._pod_status
 
-    control_plane.api.create(
-        deployment(namespace, "web", pod_spec(nodes[0].pool), replicas=100),
+    def slow_report(*args: Any, **kw: Any) -> Object:
+        time.sleep(9)  # longer than a node may be silent
+        return report(*args, **kw)
+
+    monkeypatch.setattr(kubelet, "_pod_status", slow_report)
+    control_plane.api.create(pod(namespace, "web", pod_spec(node.pool)))
+    running_pod(control_plane.api, namespace, "web")
+
+    calls = control_plane.audit.calls(
+        user="system:serviceaccount:kube-system:node-controller", since=since
     )
-    eventually(lambda: sum(len(node.containers) for node in nodes) == 100)
+    assert not [
+        call for call in calls if (call.resource, call.name) == ("nodes/status", node.name)
+    ]
 
-    calls = control_plane.audit.calls(since=since)
-    deleted = [call for call in calls if call.verb == "delete" and call.namespace == namespace]
-    assert deleted == []
+
+def test_a_node_that_was_silent_for_a_moment_says_that_it_is_ready_again(
+    control_plane: ControlPlane, workers: Workers
+) -> None:
+    [node] = workers(1)
+    node_is(control_plane.api, node, "True")
+    node._renewed_at = time.monotonic() + 9  # no heartbeat until then
+
+    node_is(control_plane.api, node, "Unknown")
+
+    assert node_is(control_plane.api, node, "True")

@@ -78,9 +78,14 @@ class FakeNode:
     def come_back(self) -> None:
         """Reach the API server again: what was deleted meanwhile is ended now, late."""
         self._looks_from = time.monotonic() + self.start_s
-        self._renewed_at = self._reported_at = NEVER
-        self._ready_since = datetime.now(UTC)
+        self._renewed_at = NEVER
+        self.contradict()
         self._connected = True
+
+    def contradict(self) -> None:
+        """Report at the next beat that it is ready: the control plane believes otherwise."""
+        self._ready_since = datetime.now(UTC)
+        self._reported_at = NEVER
 
     def boot(self) -> None:
         """Lose power, get another boot id, and come back."""
@@ -166,9 +171,14 @@ class Kubelets:
 
     def _beat(self) -> None:
         with self._beating:
-            for node in self._connected().values():
+            nodes = self._connected()
+            for node in nodes.values():
                 with contextlib.suppress(ApiError):  # its object was removed
                     self._heartbeat(node)
+            for seen in self._api.items("/api/v1/nodes", resourceVersion=0):
+                its_node = nodes.get(seen["metadata"]["name"])
+                if its_node is not None and not _is_ready(seen):
+                    its_node.contradict()
 
     def _look(self) -> None:
         nodes = self._connected()
@@ -355,9 +365,9 @@ def _has_ended(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
 
 
-def _is_ready(pod: Object) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+def _is_ready(item: Object) -> bool:
+    conditions = item.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def _pod_path(pod: Object) -> str:
