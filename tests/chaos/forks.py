@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import pickle
 import signal
@@ -27,6 +28,7 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parents[2]
 CRASHED = 70  # exit status of a child whose work raised; its traceback is on stderr
 LONGEST_S = 60.0  # no child of a test works longer
+STUCK_S = 20.0  # a child that is at it for so long says on stderr where it stands
 _LOOK_S = 0.001
 _PR_SET_PDEATHSIG = 1
 
@@ -91,6 +93,7 @@ def started() -> Iterator[Forks]:
 def forked() -> Iterator[Forks]:
     """As `started`, but from this process, which must have one thread only. Cheap."""
     to_child, from_child = os.pipe(), os.pipe()
+    faulthandler.cancel_dump_traceback_later()  # its thread would be missing in the child
     pid = os.fork()
     if not pid:
         os.close(to_child[1])
@@ -136,10 +139,14 @@ def _fork(work: Work, kill_after_s: float) -> Ending:
 
 
 def _work(work: Work, writing: int) -> int:
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(STUCK_S)
     try:
         content = pickle.dumps(work())
         with os.fdopen(writing, "wb") as result:
             result.write(content)
+    except BrokenPipeError:  # its owner was killed, and it will be in a moment
+        return CRASHED
     except BaseException:  # noqa: BLE001 - the process ends here, and says why
         traceback.print_exc()
         return CRASHED

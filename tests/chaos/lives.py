@@ -13,20 +13,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from opsd.alerts import outbox
 from opsd.clock import Deadline
 from opsd.daemon import Daemon, Scheduled
-from opsd.errors import LeaseHeld, OpsdError
+from opsd.errors import LeaseHeld, OpsdError, SlotAnswered
 from opsd.executors.inline import run_now
 from opsd.executors.ledger import LEASE_HELD_STATUS
 from opsd.executors.process import OVERSTAY, Ended, Ending
 from opsd.model import Outcome
 from opsd.state.sqlite import SqliteState
 from opsd.testing import FakeClock
-from tests.chaos.forks import Ending as ForkEnding
 from tests.chaos.forks import Forks, forked
 from tests.chaos.world import (
     FAIR,
@@ -43,7 +43,6 @@ from tests.faults.failpoints import Failpoint, arm
 
 DELIVERY_S = 60.0
 RETRIES = 2
-CATCH_UP = None  # until the next slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,7 @@ def live(life: Life) -> Lived:
     with contextlib.ExitStack() as stack:
         forks = stack.enter_context(forked()) if life.apart else None
         state = stack.enter_context(life.world.opened(clock))
-        daemon = awake(life, state=state, clock=clock, forks=forks)
+        daemon = awake(Launcher(life, clock, forks), state=state, clock=clock)
         before = after = on_record(state)
         for step in life.steps:
             clock.advance(step.passes)
@@ -103,81 +102,54 @@ def on_record(state: SqliteState) -> tuple[object, ...]:
     return state.runs(limit=20), state.running(), state.open_findings()
 
 
-def awake(life: Life, *, state: SqliteState, clock: FakeClock, forks: Forks | None) -> Daemon:
+def awake(launcher: Launcher, *, state: SqliteState, clock: FakeClock) -> Daemon:
     """A daemon that has just started."""
-    world = life.world
-    jobs = [
-        Scheduled(
-            job=job, cron=world.cron(job), timeout=TIMEOUT, catch_up=CATCH_UP, retries=RETRIES
-        )
-        for job in JOBS
-    ]
-    launcher = Apart(life, clock, forks) if forks else Here(life, clock)
-    daemon = Daemon(jobs, state=state, launcher=launcher, tell=world.tell, clock=clock)
-    for job in JOBS:
-        daemon._ledger.settle(job)
-    return daemon
+    life = launcher.life
+    jobs = [scheduled(life.world, job) for job in JOBS]
+    return Daemon(jobs, state=state, launcher=launcher, tell=life.world.tell, clock=clock)
 
 
-class Here:
-    """Fulfils `opsd.daemon.Launcher` in the process of the daemon."""
+def scheduled(world: World, job: str) -> Scheduled:
+    """A job as the daemon knows it."""
+    return Scheduled(job=job, cron=world.cron(job), timeout=TIMEOUT, retries=RETRIES)
 
-    def __init__(self, life: Life, clock: FakeClock) -> None:
-        self._life = life
+
+class Launcher:
+    """Fulfils `opsd.daemon.Launcher`: here, or with a process for each run."""
+
+    def __init__(self, life: Life, clock: FakeClock, forks: Forks | None = None) -> None:
+        self.life = life  #: settable: what befalls the next runs
         self._clock = clock
+        self._forks = forks  # where `life.apart`
         self._turn = threading.Lock()
 
     def run_job(
         self, job: str, *, slot: datetime, timeout: timedelta, stop: threading.Event
     ) -> Ended:
-        with self._turn:
-            assert (timeout, stop.is_set()) == (TIMEOUT, False)
-            return Ended(
-                ending=Ending.BY_ITSELF, status=run_child(self._life, job, slot, self._clock)
-            )
+        assert (timeout, stop.is_set()) == (TIMEOUT, False)
+        return self._launch(functools.partial(run_child, self.life, job, slot), timeout)
 
     def deliver(self, *, stop: threading.Event) -> Ended:
-        with self._turn:
-            assert not stop.is_set()
-            return Ended(ending=Ending.BY_ITSELF, status=deliver(self._life, self._clock))
+        assert not stop.is_set()
+        work = functools.partial(deliver, self.life)
+        return self._launch(work, timedelta(seconds=DELIVERY_S))
 
-
-class Apart:
-    """Fulfils `opsd.daemon.Launcher` with a process for each run."""
-
-    def __init__(self, life: Life, clock: FakeClock, forks: Forks) -> None:
-        self._life = life
-        self._clock = clock
-        self._forks = forks
-        self._turn = threading.Lock()
-
-    def run_job(
-        self, job: str, *, slot: datetime, timeout: timedelta, stop: threading.Event
-    ) -> Ended:
-        with self._turn:
-            assert not stop.is_set()
-            now, ticks_s = self._clock.wall, self._clock.ticks_s
-            work = functools.partial(_run_apart, self._life, job, slot, now, ticks_s)
-            return self._ended(self._forks.run(work), timeout=timeout)
-
-    def deliver(self, *, stop: threading.Event) -> Ended:
-        with self._turn:
-            assert not stop.is_set()
-            work = functools.partial(
-                _deliver_apart, self._life, self._clock.wall, self._clock.ticks_s
-            )
-            return self._ended(self._forks.run(work), timeout=timedelta(seconds=DELIVERY_S))
-
-    def _ended(self, ending: ForkEnding, *, timeout: timedelta) -> Ended:
+    def _launch(self, work: Callable[[FakeClock], int], timeout: timedelta) -> Ended:
         """What `opsd.executors.process.supervise` would say of it."""
-        if ending.was_stopped:
-            self._clock.advance(timeout + OVERSTAY)
-            return Ended(ending=Ending.OVERSTAYED, status=ending.status)
-        if ending.result is None:
-            return Ended(ending=Ending.BY_ITSELF, status=ending.status)
-        status, took = ending.result
-        self._clock.advance(took)
-        return Ended(ending=Ending.BY_ITSELF, status=status)
+        with self._turn:
+            if not self.life.apart:
+                return Ended(ending=Ending.BY_ITSELF, status=work(self._clock))
+            assert self._forks is not None
+            order = functools.partial(_apart, self.life, work, self._clock)
+            ending = self._forks.run(order)
+            if ending.was_stopped:
+                self._clock.advance(timeout + OVERSTAY)
+                return Ended(ending=Ending.OVERSTAYED, status=ending.status)
+            if ending.result is None:
+                return Ended(ending=Ending.BY_ITSELF, status=ending.status)
+            status, took = ending.result
+            self._clock.advance(took)
+            return Ended(ending=Ending.BY_ITSELF, status=status)
 
 
 def run_child(life: Life, job: str, slot: datetime, clock: FakeClock) -> int:
@@ -193,8 +165,10 @@ def run_child(life: Life, job: str, slot: datetime, clock: FakeClock) -> int:
                 clock=clock,
                 context=Contexts(life.world, clock),
                 tell=life.world.tell,
+                patience=scheduled(life.world, job).patience,
+                is_scheduled=True,
             )
-        except LeaseHeld:
+        except (LeaseHeld, SlotAnswered):
             return LEASE_HELD_STATUS
         except OpsdError:
             return 1
@@ -212,24 +186,12 @@ def deliver(life: Life, clock: FakeClock) -> int:
         return int(bool(done.failed))
 
 
-def _run_apart(
-    life: Life, job: str, slot: datetime, wall: datetime, ticks_s: float
+def _apart(
+    life: Life, work: Callable[[FakeClock], int], clock: FakeClock
 ) -> tuple[int, timedelta]:
-    clock = _apart(life, wall, ticks_s)
-    status = run_child(life, job, slot, clock)
-    return status, timedelta(seconds=clock.ticks_s - ticks_s)
-
-
-def _deliver_apart(life: Life, wall: datetime, ticks_s: float) -> tuple[int, timedelta]:
-    clock = _apart(life, wall, ticks_s)
-    status = deliver(life, clock)
-    return status, timedelta(seconds=clock.ticks_s - ticks_s)
-
-
-def _apart(life: Life, wall: datetime, ticks_s: float) -> FakeClock:
-    """The clock of a child, with the life's failpoint armed in it."""
+    """Work in a child, with the life's failpoint armed in it: its status and how long it took."""
     if life.failpoint:
         arm(life.failpoint)
-    clock = FakeClock(wall)
-    clock.ticks_s = ticks_s
-    return clock
+    began = clock.ticks_s
+    status = work(clock)
+    return status, timedelta(seconds=clock.ticks_s - began)

@@ -190,7 +190,8 @@ def i3_a_slot_has_one_result(evidence: Evidence) -> Iterator[str]:
 def i4_the_newest_good_backups_stay(evidence: Evidence) -> Iterator[str]:
     """Of all that ever were published, the newest are there and good."""
     claimed = {(one.subject, run.slot) for run in evidence.runs for one in run.artifacts}
-    ever = claimed | set(evidence.witness.results)
+    # A run that was killed before its record has published all the same.
+    ever = claimed | set(evidence.witness.results) | set(map(_name, evidence.catalog.backups))
     good = {_name(one) for one in evidence.catalog.backups if one.condition is Condition.GOOD}
     for subject in SUBJECTS.values():
         newest = sorted((slot for owner, slot in ever if owner == subject), reverse=True)

@@ -152,7 +152,10 @@ DAMAGES: tuple[tuple[Damage, set[oracles.Oracle]], ...] = (
     (claim_a_result_twice, {oracles.i3_a_slot_has_one_result}),
     (replace_a_result, {oracles.i3_a_slot_has_one_result}),
     (remove_the_newest, {oracles.i4_the_newest_good_backups_stay}),
-    (lose_a_message, {oracles.i5_no_message_is_lost}),
+    (
+        lose_a_message,
+        {oracles.i5_no_message_is_lost, oracles.i2_what_did_not_complete_is_told},
+    ),
     (call_it_delivered, {oracles.i5_no_message_is_lost}),
     (send_it_again, {oracles.i5_no_message_is_lost}),
     (log_a_secret, {oracles.i7_no_secret_is_told}),

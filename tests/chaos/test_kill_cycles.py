@@ -1,0 +1,54 @@
+"""The daemon is killed at random, hundreds of times over, and every promise holds each time.
+
+`make test` tells the same stories each time; `make test-long` tells more, and others: their
+seed is in the test's name, and ``CHAOS_SEED=N`` tells them again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos import forks
+from tests.chaos.forks import Forks
+from tests.chaos.fortune import Story
+from tests.chaos.world import World
+from tests.faults.test_crash_steps import STEPS
+from tests.rig import scratch
+
+CHAPTERS = 20
+STORIES = 10  # 200 kills
+LONG_STORIES = 50  # 1,000 kills
+LONG_SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(10**6))  # noqa: S311 - no secret
+
+
+@pytest.fixture(scope="module")
+def children() -> Iterator[Forks]:
+    with forks.started() as running:
+        yield running
+
+
+def tell_a_story(children: Forks, seed: int) -> None:
+    """Live, die and judge, `CHAPTERS` times over."""
+    with scratch.directory("kill-cycles", in_memory=True) as place:
+        story = Story(world=World(place=place).make(), rng=random.Random(seed), steps=STEPS)  # noqa: S311 - no secret
+        for chapter in range(CHAPTERS):
+            complaints = story.chapter(children)
+
+            events = "\n".join(story.told[-4:])
+            assert complaints == [], f"seed {seed}, chapter {chapter}:\n{events}"
+        assert story.settle(children) == [], f"seed {seed}, at the end"
+
+
+@pytest.mark.parametrize("seed", range(STORIES))
+def test_every_promise_holds_after_two_hundred_kills(children: Forks, seed: int) -> None:
+    tell_a_story(children, seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(LONG_SEED, LONG_SEED + LONG_STORIES))
+def test_every_promise_holds_after_a_thousand_kills(children: Forks, seed: int) -> None:
+    tell_a_story(children, seed)
