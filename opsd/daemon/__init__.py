@@ -43,6 +43,7 @@ log = structlog.get_logger()
 TICK = timedelta(seconds=10)
 LATE_TICKS = 3  # the timer is taken for dead after so many of its periods
 STOP_TIMEOUT_S = 25.0
+LAST_LOOK_S = 5.0
 CLOCK_IS_WRONG = "the clock was wrong"
 _DELIVERY = "delivery"  # its place among the names of jobs
 _LOOK_S = 0.2  # how soon the end of the last run is noticed
@@ -186,7 +187,10 @@ class Daemon:
     def stop(self) -> None:
         """End all children and wait for them, at most `STOP_TIMEOUT_S` seconds."""
         self._stop.set()
-        self._crew.join(STOP_TIMEOUT_S)
+        until = self._clock.monotonic() + STOP_TIMEOUT_S
+        # Kept: a look that is under way ends before the state is closed, and no other begins.
+        self._ticking.acquire(timeout=LAST_LOOK_S)
+        self._crew.join(until - self._clock.monotonic())
         log.info("daemon.stopped", left_behind=self._crew.busy())
 
     def wait(self) -> None:
