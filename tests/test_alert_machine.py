@@ -222,6 +222,9 @@ class AlertMachine(RuleBasedStateMachine):
         self, heading: str, subject: str, message: Message, *, is_digest: bool
     ) -> None:
         believed = self.reader.believes.get(subject)
+        if self.is_quiet() and heading in ("Resolved", "Less urgent", "No longer urgent"):
+            woken_at = self.reader.heard[subject]
+            assert woken_at >= self.quiet_since(), "woken for the end of what was told by day"
         if message.tags == ("boss",):
             self.read_escalation(subject)
         elif heading.startswith("Still open, "):
@@ -284,6 +287,14 @@ class AlertMachine(RuleBasedStateMachine):
             return 12 <= local.hour < 15
         return local.hour >= 22 or local.hour < 7
 
+    def quiet_since(self) -> datetime:
+        """When the quiet hours of this moment began."""
+        local = self.now.astimezone(BERLIN)
+        if self.quiet == "12:00-15:00":
+            return local.replace(hour=12, minute=0, second=0, microsecond=0)
+        evening = local if local.hour >= 22 else local - timedelta(days=1)
+        return evening.replace(hour=22, minute=0, second=0, microsecond=0)
+
     def is_muted(self, subject: str) -> bool:
         hour = self.now.astimezone(BERLIN).hour
         return subject in self.silenced or (subject == MAINTAINED and 4 <= hour < 6)
@@ -335,8 +346,8 @@ class AlertMachine(RuleBasedStateMachine):
 
 TestAlertMachine = AlertMachine.TestCase
 TestAlertMachine.settings = settings(
-    max_examples=200,
-    stateful_step_count=50,
+    max_examples=100,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,6 +16,7 @@ from opsd.alerts.render import (
     body,
     escalation,
     lasting,
+    page,
     reminder,
     title,
 )
@@ -102,6 +105,21 @@ def test_a_message_gives_evidence_the_next_command_and_the_page_that_explains_it
         "\n"
         "found by postgres-backup"
     )
+
+
+def test_the_page_has_a_place_for_every_check() -> None:
+    text = (Path(__file__).parent.parent / "docs/findings.md").read_text()
+    tables = re.findall(r"\| check \| meaning \|\n(?:\|.*\n)+", text)
+    checks = [
+        name
+        for table in tables
+        for name in re.findall(r"^\|[^|`]*`([\w.]+)`", table, re.MULTILINE)
+    ]
+
+    assert len(checks) > 20
+    for check in checks:
+        _, anchor = page(check).split("#")
+        assert f'<a id="{anchor}"></a>`{check}`' in text, f"docs/findings.md: {check}: no anchor"
 
 
 def test_times_are_those_of_the_operator() -> None:

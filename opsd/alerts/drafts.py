@@ -69,8 +69,9 @@ def collected(
 
 
 def reminder(news: Sequence[News], tags: Tags, *, at: datetime, timezone: tzinfo) -> Draft:
-    """What is still open; `news` is not empty."""
-    news = sorted(news, key=beliefs.order)
+    """What is still open, as bad as it is now; `news` is not empty."""
+    now_as_bad = (replace(one, severity=_severity(one)) for one in news)
+    news = sorted(now_as_bad, key=beliefs.order)
     return Draft(
         severity=max(one.severity for one in news),
         tags=tags,
@@ -93,3 +94,9 @@ def escalation(
         after=lambda incident: replace(incident, escalated_at=at),
         is_urgent=is_urgent,
     )
+
+
+def _severity(news: News) -> Severity:
+    """What people believe, or less when it has eased lately."""
+    level = news.incident.level
+    return news.severity if level is None else min(news.severity, level)

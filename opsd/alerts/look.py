@@ -196,7 +196,7 @@ class Look:
         )
 
     def _is_reminder_due(self, incident: Incident) -> bool:
-        is_critical = incident.level is Severity.CRITICAL
+        is_critical = incident.level is incident.told is Severity.CRITICAL
         every = self._policy.remind_critical if is_critical else self._policy.remind_warning
         if every is None or incident.told_at is None or (self._quiet and not is_critical):
             return False
