@@ -82,6 +82,9 @@ class LaterVerification:
 
 
 RecordT = TypeVar("RecordT", Manifest, LaterVerification)
+# Made here, by one thread: when two are the first to read a type, msgspec 0.22 crashes.
+_MANIFESTS = msgspec.json.Decoder(Manifest)
+_RECORDS = msgspec.json.Decoder(LaterVerification)
 
 
 class DamagedManifest(PermanentError):
@@ -115,17 +118,17 @@ def decode(content: bytes, *, key: str) -> Manifest:
         DamagedManifest: not JSON, a field is missing or of the wrong type, or the format
             is newer than this version knows.
     """
-    return _decode(content, key, Manifest)
+    return _decode(content, key, _MANIFESTS)
 
 
 def decode_later(content: bytes, *, key: str) -> LaterVerification:
     """Read a verification record; raises as `decode` does."""
-    return _decode(content, key, LaterVerification)
+    return _decode(content, key, _RECORDS)
 
 
-def _decode(content: bytes, key: str, into: type[RecordT]) -> RecordT:
+def _decode(content: bytes, key: str, decoder: msgspec.json.Decoder[RecordT]) -> RecordT:
     try:
-        value = msgspec.json.decode(content, type=into)
+        value = decoder.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise DamagedManifest(f"{key}: not a readable manifest: {exc}") from exc
     if value.format > FORMAT:

@@ -49,6 +49,9 @@ class Tombstone:
     reasons: tuple[str, ...]
 
 
+_TOMBSTONES = msgspec.json.Decoder(Tombstone)  # made here for the reason given in `manifest`
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
     """What a sweep did and what it left for a person."""
@@ -173,7 +176,7 @@ def _finish(repository: Repository, place: str, remove_from_engine: RemoveFromEn
 def _read_tombstone(repository: Repository, place: str) -> Tombstone:
     content = b"".join(repository.read(place))
     try:
-        tombstone = msgspec.json.decode(content, type=Tombstone)
+        tombstone = _TOMBSTONES.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise DamagedManifest(
             f"{place}: not a readable tombstone: {exc}; delete it to keep the backup"

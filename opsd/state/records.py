@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,8 @@ from opsd.state import OutboxEntry
 from opsd.text import storable
 
 ValueT = TypeVar("ValueT")
+# When two threads are the first to use a type, msgspec 0.22 crashes the process.
+_first_use = threading.Lock()
 
 
 def moment(value: datetime) -> str:
@@ -39,7 +42,9 @@ def pack(value: object) -> str:
 
 def unpack(text: str, into: type[ValueT]) -> ValueT:
     """The value that `pack` was given."""
-    return msgspec.convert(json.loads(text), into)
+    value = json.loads(text)
+    with _first_use:
+        return msgspec.convert(value, into)
 
 
 def storable_run(run: Run) -> Run:
