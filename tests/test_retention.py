@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from opsd.backup.catalog import Backup, Condition
 from opsd.backup.manifest import Manifest, Verification, manifest_key
@@ -221,97 +218,3 @@ def test_backups_of_several_series_are_refused() -> None:
 
 def test_no_backups_need_no_decision() -> None:
     assert decide([], keep(last=1)) == Plan(keep=(), remove=())
-
-
-ages = st.integers(min_value=-100, max_value=24 * 900)
-series = st.lists(
-    st.tuples(ages, st.sampled_from(list(Condition))), max_size=40, unique_by=lambda one: one[0]
-).map(lambda rows: [backup(timedelta(hours=age), condition) for age, condition in rows])
-rules = st.builds(
-    Keep,
-    last=st.integers(0, 5),
-    daily=st.integers(0, 8),
-    weekly=st.integers(0, 5),
-    monthly=st.integers(0, 7),
-    yearly=st.integers(0, 3),
-    minimum=st.integers(1, 6),
-    max_removed_percent=st.integers(1, 100),
-)
-zones = st.sampled_from([UTC, ZoneInfo("Europe/Berlin"), ZoneInfo("Pacific/Kiritimati")])
-
-
-def removed(result: Plan) -> set[str]:
-    return {one.backup.key for one in result.remove}
-
-
-def good(backups: list[Backup]) -> list[Backup]:
-    usable = [
-        one
-        for one in backups
-        if one.condition is Condition.GOOD and one.manifest.slot <= NOW + timedelta(hours=1)
-    ]
-    return sorted(usable, key=lambda one: one.manifest.slot, reverse=True)
-
-
-@settings(max_examples=200, deadline=None)
-@given(series, rules, zones)
-def test_every_backup_is_in_exactly_one_list_with_reasons(
-    backups: list[Backup], rule: Keep, zone: Any
-) -> None:
-    result = decide(backups, rule, timezone=zone)
-
-    listed = [one.backup.key for one in (*result.keep, *result.remove)]
-    assert sorted(listed) == sorted(one.key for one in backups)
-    assert all(one.reasons and all(one.reasons) for one in (*result.keep, *result.remove))
-    assert not (result.refused and result.remove)
-
-
-@settings(max_examples=200, deadline=None)
-@given(series, rules, zones)
-def test_never_fewer_good_backups_than_the_minimum(
-    backups: list[Backup], rule: Keep, zone: Any
-) -> None:
-    gone = removed(decide(backups, rule, timezone=zone))
-
-    before = good(backups)
-    after = [one for one in before if one.key not in gone]
-    assert len(after) >= min(rule.minimum, len(before))
-    assert after[:1] == before[:1]
-
-
-@settings(max_examples=200, deadline=None)
-@given(series, rules, zones)
-def test_planning_again_after_removing_removes_nothing(
-    backups: list[Backup], rule: Keep, zone: Any
-) -> None:
-    gone = removed(decide(backups, rule, timezone=zone))
-    left = [one for one in backups if one.key not in gone]
-
-    again = decide(left, rule, timezone=zone)
-
-    if gone:
-        assert again.remove == ()
-
-
-@settings(max_examples=200, deadline=None)
-@given(series, rules, st.randoms(use_true_random=False))
-def test_the_order_of_the_backups_does_not_matter(
-    backups: list[Backup], rule: Keep, chance: random.Random
-) -> None:
-    shuffled = list(backups)
-    chance.shuffle(shuffled)
-
-    assert decide(shuffled, rule) == decide(backups, rule)
-
-
-@settings(max_examples=300, deadline=None)
-@given(series, rules, st.lists(ages, max_size=10, unique=True))
-def test_more_failures_never_let_another_backup_go(
-    backups: list[Backup], rule: Keep, failures: list[int]
-) -> None:
-    more = [backup(timedelta(hours=age, minutes=7), Condition.FAILED) for age in failures]
-
-    before = removed(decide(backups, rule))
-    after = removed(decide([*backups, *more], rule))
-
-    assert after - {one.key for one in more} <= before
