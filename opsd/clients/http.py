@@ -19,21 +19,19 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
-from urllib.parse import SplitResult, parse_qsl, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from opsd.errors import ConfigError, DeadlineExceeded, OpsdError, PermanentError, TransientError
-from opsd.secrets import conceal, redact
+from opsd.secrets import conceal_url, redact
 from opsd.text import printable, shortened
 
 CONNECT_TIMEOUT_S = 5.0
 MOST_REDIRECTS = 3
 _ANSWER_BYTES = 1 << 10  # of the body: enough for what such services say
-_TOKEN_CHARACTERS = 8  # shorter parts of a URL are words
 _REASON_CHARACTERS = 200
-_WORD = re.compile(r"[a-z]+([-_.][a-z]+)*")
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAY_PASS = (408, 425, 429)  # besides everything from 500 on
 
@@ -113,7 +111,7 @@ class _Exchange:
 
     def _follow(self) -> str:
         url = self._request.url
-        conceal_tokens(url)
+        conceal_url(url, slugs=True)
         for _ in range(MOST_REDIRECTS + 1):
             status, answer, location = self._ask(url)
             if status not in _REDIRECTS:
@@ -164,7 +162,7 @@ class _Exchange:
                 f"{self._what}: it redirects to {printable(after.scheme)}://{after.hostname}, "
                 "which is not followed; set the URL that it means"
             )
-        conceal_tokens(after.geturl())
+        conceal_url(after.geturl(), slugs=True)
         return after.geturl()
 
     def _judged(self, status: int, answer: str) -> str:
@@ -173,18 +171,6 @@ class _Exchange:
         kind = TransientError if status >= 500 or status in _MAY_PASS else PermanentError  # noqa: PLR2004 - HTTP
         said = f": {shortened(answer, _REASON_CHARACTERS)}" if answer else ""
         raise kind(f"{self._what}: the server answered {status}{said}")
-
-
-def conceal_tokens(url: str) -> None:
-    """Have `redact` remove the parts of `url` that look like tokens; words stay readable."""
-    try:
-        parts = urlsplit(url)
-        values = [value for _, value in parse_qsl(parts.query)]
-    except ValueError:
-        return
-    for piece in (*parts.path.split("/"), *values, parts.password or "", parts.username or ""):
-        if len(piece) >= _TOKEN_CHARACTERS and not _WORD.fullmatch(piece):
-            conceal(piece)
 
 
 def _text(body: bytes) -> str:
