@@ -91,7 +91,9 @@ class AlertMachine(RuleBasedStateMachine):
         self.silenced: dict[str, tuple[str, datetime]] = {}  # id, until
         self.acknowledged: set[str] = set()
         self.reader = Reader()
-        self.sent: list[tuple[datetime, Severity]] = []
+        self.sent: list[datetime] = []  # of the last hour
+        # Also those that a wrong clock dated into the future: they may hold others back.
+        self.counted: list[tuple[datetime, Severity]] = []
         self.keys: set[str] = set()
         self.owed: set[str] = set()  # was open, unknown to the reader: must be named at last
 
@@ -129,9 +131,10 @@ class AlertMachine(RuleBasedStateMachine):
 
     @rule(by=st.sampled_from((timedelta(hours=2), timedelta(days=400))))
     def clock_goes_back(self, by: timedelta) -> None:
-        recent = [(at, severity) for at, severity in self.sent if self.now - at < HOUR]
+        self.sent = [at for at in self.sent if self.now - at < HOUR]
         self.now -= by
-        self.sent = [(min(at, self.now), severity) for at, severity in recent]
+        self.sent = [min(at, self.now) for at in self.sent]
+        self.counted = [(min(at, self.now), severity) for at, severity in self.counted]
         for times in (self.reader.heard, self.reader.told_critical):
             times.update({subject: min(at, self.now) for subject, at in times.items()})
         self.look()
@@ -200,9 +203,10 @@ class AlertMachine(RuleBasedStateMachine):
     def read(self, message: Message) -> None:
         assert message.key not in self.keys, "two messages with one key"
         self.keys.add(message.key)
-        self.sent.append((self.now, message.severity))
-        lately = [at for at, _ in self.sent if self.now - at < HOUR]
-        assert len(lately) <= self.policy.max_per_hour + 2, "more than the cap"
+        self.sent = [at for at in (*self.sent, self.now) if self.now - at < HOUR]
+        assert len(self.sent) <= self.policy.max_per_hour + 2, "more than the cap"
+        before = [one for one in self.counted if self.now - one[0] < HOUR]
+        self.counted = [*before, (self.now, message.severity)]
         assert len(message.title) <= 200
         assert len(message.body) < 3500
         if self.is_quiet():
@@ -300,7 +304,7 @@ class AlertMachine(RuleBasedStateMachine):
         return subject in self.silenced or (subject == MAINTAINED and 4 <= hour < 6)
 
     def lately(self) -> list[Severity]:
-        return [severity for at, severity in self.sent if self.now - at < HOUR]
+        return [severity for at, severity in self.counted if self.now - at < HOUR]
 
     def is_full(self) -> bool:
         return len(self.lately()) >= self.policy.max_per_hour

@@ -290,6 +290,19 @@ def test_what_is_silenced_at_night_stands_in_no_digest() -> None:
     assert [one.title for one in owner.look(opened())] == ["Silence over, still open: about s/a"]
 
 
+def test_what_is_silenced_at_night_and_gone_by_the_morning_is_not_told() -> None:
+    owner = Sleeper()
+    owner.look(opened())
+    until = EVENING + 3 * HOUR
+    added = Silence(id="1", check="*", subject="s/a", since=EVENING, until=until, reason="r")
+    owner.alerts = silence(owner.alerts, added)
+    owner.look(opened(), after=HOUR)
+    owner.look(after=HOUR)
+
+    assert owner.wake_up() == ()
+    assert owner.look(after=MINUTE) == ()
+
+
 def test_each_set_of_tags_has_a_digest_of_its_own() -> None:
     owner = Sleeper(routes=(Route(subjects=("node/*",), to=("mail",)),))
     both = (opened("node/a"), opened("s/b"))
