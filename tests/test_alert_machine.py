@@ -350,7 +350,7 @@ class AlertMachine(RuleBasedStateMachine):
 
 TestAlertMachine = AlertMachine.TestCase
 TestAlertMachine.settings = settings(
-    max_examples=100,
+    max_examples=200,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

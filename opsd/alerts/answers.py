@@ -12,7 +12,7 @@ from datetime import datetime
 
 from opsd.alerts.gates import fits
 from opsd.alerts.rules import Policy
-from opsd.alerts.tracking import tracked
+from opsd.alerts.tracking import kept, tracked
 from opsd.incidents import Acknowledgement, AlertState, Silence
 from opsd.model import OpenFinding
 
@@ -38,15 +38,15 @@ def acknowledge(
     """
     seen = Acknowledgement(at=at, reason=reason)
     alerts = tracked(alerts, open_findings, at, policy=Policy())
-    incidents = tuple(
-        replace(one, acknowledged=seen)
+    incidents = {
+        one.key: replace(one, acknowledged=seen)
         if one.level is not None
         and fits(check, one.finding.check)
         and fits(subject, one.finding.subject)
         else one
         for one in alerts.incidents
-    )
-    return replace(alerts, incidents=incidents)
+    }
+    return replace(alerts, incidents=kept(incidents, at))
 
 
 def silence(alerts: AlertState, added: Silence) -> AlertState:

@@ -79,7 +79,7 @@ def body(digest: Digest, *, at: datetime, timezone: tzinfo) -> str:
         if ended:
             parts.append(_section(heading, ended, room=room, timezone=timezone))
     if digest.uncounted:
-        parts.append(f"and {digest.uncounted} older events: opsd history")
+        parts.append(f"{digest.uncounted} older events are only counted: opsd history")
     return "\n\n".join(parts)
 
 

@@ -40,7 +40,7 @@ _times = attrgetter(*_TIMES)
 def tracked(
     alerts: AlertState, open_findings: Sequence[OpenFinding], now: datetime, *, policy: Policy
 ) -> AlertState:
-    """What is known after a look at `open_findings`; the same again when nothing changed."""
+    """What is known after a look at `open_findings`, also what need not be known any more."""
     alerts = _without_future(alerts, now)
     incidents = _updated(alerts.incidents, open_findings, now)
     _follow(incidents, now)
@@ -55,7 +55,7 @@ def tracked(
     events = alerts.events
     if taken_back:
         events = tuple(one for one in events if one.was_told or one.key not in taken_back)
-    return replace(alerts, incidents=kept(incidents, now), events=events)
+    return replace(alerts, incidents=tuple(incidents.values()), events=events)
 
 
 def kept(incidents: Mapping[Key, Incident], now: datetime) -> tuple[Incident, ...]:
