@@ -105,9 +105,9 @@ class Program:
 
 
 class Watch:
-    """Samples a process and its descendants every few milliseconds, for as long as it runs."""
+    """Samples a process and its descendants fifty times a second, for as long as it runs."""
 
-    def __init__(self, pid: int, *, every_s: float = 0.005) -> None:
+    def __init__(self, pid: int, *, every_s: float = 0.02) -> None:
         self._pid = pid
         self._every_s = every_s
         self._done = threading.Event()

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+CONFESSION = "this is all that I know:"  # how the error of the deed ``confess`` begins
 NOT_REACHED = 97  # exit status: the command ended by itself and never came by
 
 
@@ -36,7 +37,8 @@ class Failpoint:
     at: str  #: ``package.module:Class.method`` or ``package.module:function``
     when: str = "before"  #: ``before`` or ``after`` the call
     nth: int = 1  #: which call, counted from 1
-    do: str  #: ``kill``, ``term``, ``stop``, ``exit:N``, ``sleep:S``, ``raise:OSError:ENOSPC``
+    #: ``kill``, ``term``, ``stop``, ``exit:N``, ``sleep:S``, ``raise:OSError:ENOSPC``, ``confess``
+    do: str
 
 
 def command(failpoint: Failpoint, *arguments: str) -> list[str]:
@@ -120,8 +122,19 @@ def _act(deed: str) -> None:
             time.sleep(float(detail))
         case "raise":
             raise _exception(detail)
+        case "confess":
+            raise RuntimeError(f"{CONFESSION} {_all_that_is_known()}")
         case _:
             raise ValueError(f"unknown deed {deed!r}")
+
+
+def _all_that_is_known() -> str:
+    """Every local variable of every function that is under way, as an error might quote them."""
+    frame, known = inspect.currentframe(), []
+    while frame is not None:
+        known.append(f"{frame.f_code.co_qualname}: {frame.f_locals!r}")
+        frame = frame.f_back
+    return "; ".join(known)
 
 
 def _exception(detail: str) -> BaseException:
