@@ -511,3 +511,45 @@ def test_nothing_is_written_about_channels_while_all_are_well(
     send(state, Phones(phone=takes), clock)
 
     assert observed == []
+
+
+def test_what_is_old_is_not_given_up_while_its_target_takes_messages_again(
+    state: SqliteState, clock: FakeClock
+) -> None:
+    keys = [f"m{number}" for number in range(5)]
+    tell(state, *keys)
+    phones = Phones(phone=refuses)
+    pass_time(state, phones, clock, hours=23)
+    clock.advance(timedelta(hours=2))
+
+    def takes_its_time(_message: Message) -> None:
+        clock.advance(timedelta(seconds=40))
+
+    phones.behaviour["phone"] = takes_its_time
+    for _ in range(3):
+        send(state, phones, clock)
+
+    assert phones.keys("phone") == keys
+
+
+def test_what_is_refused_first_and_taken_later_in_the_same_pass_is_delivered(
+    state: SqliteState, clock: FakeClock
+) -> None:
+    tell(state, "a")
+
+    def takes_the_second_time(message: Message) -> None:
+        if message.key == "a" and phones.asked.count(("phone", "a")) == 1:
+            raise TransientError("busy")
+
+    def hears_more_meanwhile(message: Message) -> None:
+        if message.key == "a":
+            tell(state, "b")
+        else:
+            clock.advance(timedelta(seconds=20))
+
+    phones = Phones(phone=takes_the_second_time, chat=hears_more_meanwhile)
+    result = send(state, phones, clock)
+
+    assert sorted(phones.keys("phone")) == ["a", "b"]
+    assert result.delivered == 2
+    assert state.undelivered() == ()
