@@ -159,6 +159,16 @@ def test_a_damaged_file_is_reported_and_left_alone(
     assert path.read_bytes() == damaged
 
 
+def test_a_file_that_cannot_be_opened_is_not_kept_open(path: Path) -> None:
+    path.write_bytes(b"not a database" * 400)
+
+    with pytest.raises(PermanentError) as caught, opened(path):
+        pass
+
+    assert caught.value.__cause__  # while somebody holds the error
+    assert [fd for fd in Path("/proc/self/fd").iterdir() if fd.resolve() == path] == []
+
+
 def test_after_the_damaged_file_was_moved_away_opsd_starts_a_new_one(path: Path) -> None:
     filled(path)
     for file in path.parent.glob("state.db*"):
