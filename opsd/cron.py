@@ -9,11 +9,16 @@ Summer time: a slot inside the hour that does not exist comes at the first minut
 a slot inside the hour that comes twice comes once. An expression whose minute or hour
 begins with ``*`` follows the real minutes instead, so an hourly job has 23 or 25 slots.
 
+The library that reads expressions only counts plain dates here: it would lose slots where the
+clocks change by half an hour.
+
 Limits: no seconds, no years. Slots are aware UTC and lie on whole minutes.
 """
 
 from __future__ import annotations
 
+import bisect
+import heapq
 import re
 import zlib
 from collections.abc import Iterator
@@ -32,6 +37,8 @@ ALIASES = {
     "@annually": "0 0 1 1 *",
 }
 FIELDS = ("minute", "hour", "day of month", "month", "day of week")
+LONGEST_FOLD = timedelta(hours=3)  # by how much clocks are ever set back at once
+_MINUTE = timedelta(minutes=1)
 _SPANS = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6))  # what ``H`` is spread over
 _SPREAD = re.compile(r"H(?:\((\d+)-(\d+)\))?(?:/(\d+))?")
 _ANY_TIME = datetime(2024, 1, 1, tzinfo=UTC)
@@ -52,10 +59,10 @@ class Cron:
 
     def previous_slot(self, until: datetime) -> datetime:
         """The last slot not later than `until`, aware UTC."""
-        just_after = until.astimezone(self.timezone) + timedelta(seconds=1)
-        backward = CronSim(self.fields, just_after, reverse=True)
-        latest = next(slot for slot in map(_utc, backward) if slot <= until)
-        # Backward steps do not see the slots that summer time moves; forward steps do.
+        wall = self._wall(until) + timedelta(seconds=1)
+        backward = (self._moments(at) for at in CronSim(self.fields, wall, reverse=True))
+        latest = next(min(found) for found in backward if found and min(found) <= until)
+        # The clocks may have been changed since: then others came after it.
         for slot in self.slots_after(latest):
             if slot > until:
                 return latest
@@ -69,11 +76,47 @@ class Cron:
 
     def slots_after(self, after: datetime) -> Iterator[datetime]:
         """All slots later than `after`, oldest first, aware UTC; without an end."""
-        latest = after
-        for slot in map(_utc, CronSim(self.fields, after.astimezone(self.timezone))):
-            if slot > latest:
-                yield slot
-                latest = slot
+        latest = after.astimezone(UTC)
+        waiting: list[datetime] = []  # second passes of an hour that comes twice
+        for wall in CronSim(self.fields, self._wall(after) - LONGEST_FOLD):
+            for slot in self._moments(wall):
+                heapq.heappush(waiting, slot)
+            known_until = self._utc(wall, fold=0)  # no later slot comes before this
+            while waiting and waiting[0] <= known_until:
+                slot = heapq.heappop(waiting)
+                if slot > latest:
+                    yield slot
+                    latest = slot
+
+    @property
+    def _follows_minutes(self) -> bool:
+        minute, hour, *_ = self.fields.split()
+        return minute.startswith("*") or hour.startswith("*")
+
+    def _moments(self, wall: datetime) -> tuple[datetime, ...]:
+        """When the clocks on the wall show `wall` and the slot is due: never, once or twice."""
+        first, second = self._utc(wall, fold=0), self._utc(wall, fold=1)
+        if first == second:
+            return (first,)
+        if first > second:  # they never show it: the hour was left out
+            return () if self._follows_minutes else (self._change(second, first),)
+        return (first, second) if self._follows_minutes else (first,)
+
+    def _change(self, before: datetime, after: datetime) -> datetime:
+        """The minute in which the clocks were changed."""
+        offset = after.astimezone(self.timezone).utcoffset()
+        minutes = range(int((after - before) / _MINUTE))
+        is_after = [
+            (before + minute * _MINUTE).astimezone(self.timezone).utcoffset() == offset
+            for minute in minutes
+        ]
+        return before + bisect.bisect_left(is_after, x=True) * _MINUTE
+
+    def _wall(self, at: datetime) -> datetime:
+        return at.astimezone(self.timezone).replace(tzinfo=None)
+
+    def _utc(self, wall: datetime, *, fold: int) -> datetime:
+        return wall.replace(tzinfo=self.timezone, fold=fold).astimezone(UTC)
 
 
 def parse(expression: str, *, timezone: tzinfo, spread_by: str) -> Cron:
@@ -116,7 +159,3 @@ def _spread(part: str, *, index: int, seed: str) -> str:
 def _explained(exc: CronSimError) -> str:
     text = str(exc)
     return text.replace("Bad", "wrong").replace("day-of-", "day of ").replace("Wrong", "wrong")
-
-
-def _utc(local: datetime) -> datetime:
-    return local.astimezone(UTC)
