@@ -553,3 +553,44 @@ def test_what_is_refused_first_and_taken_later_in_the_same_pass_is_delivered(
     assert sorted(phones.keys("phone")) == ["a", "b"]
     assert result.delivered == 2
     assert state.undelivered() == ()
+
+
+def test_a_target_that_there_was_no_time_to_ask_is_not_down(
+    state: SqliteState, clock: FakeClock
+) -> None:
+    tell(state, "a")
+
+    class Late(Phones):
+        def targets(self, message: Message) -> Sequence[str]:
+            clock.advance(timedelta(minutes=1))
+            return super().targets(message)
+
+    late = Late(phone=takes)
+    result = send(state, late, clock)
+
+    assert result == Delivery()
+    assert late.asked == []
+    assert own_findings(state) == {}
+
+
+def test_a_target_that_keeps_no_deadline_is_left_and_counts_as_refusing(
+    state: SqliteState, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsd.alerts.courier._PATIENCE_S", 2.0)
+    tell(state, "a")
+    phone_has_it, may_end = threading.Event(), threading.Event()
+
+    def never_ends(_message: Message) -> None:
+        phone_has_it.wait(20)
+        clock.advance(timedelta(hours=1))
+        may_end.wait(20)
+        raise TransientError("too late")
+
+    phones = Phones(phone=lambda _message: phone_has_it.set(), stuck=never_ends)
+    result = send(state, phones, clock, seconds=6)
+    may_end.set()
+
+    assert result.failed == 1
+    assert result.errors == ("stuck: it neither answers nor keeps the deadline",)
+    assert state.undelivered()[0].accepted_by == {"phone"}
+    assert own_findings(state) == {"channel/stuck": Severity.WARNING}

@@ -47,6 +47,7 @@ class Courier:
         self._sender = sender
         self._deadline = deadline
         self._silent = ""  # how it did not answer
+        self._at_hand: OutboxEntry | None = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread()
 
@@ -75,6 +76,8 @@ class Courier:
         self._thread.join(
             max(0.0, self._deadline.at - self._deadline.clock.monotonic()) + _PATIENCE_S
         )
+        if self._thread.is_alive() and self._at_hand is not None:
+            self.refused[self._at_hand.id] = "it neither answers nor keeps the deadline"
         if self._failure is not None:
             raise self._failure
 
@@ -83,6 +86,7 @@ class Courier:
             for entry in entries:
                 if self._deadline.remaining() < LEAST_SEND_S:
                     return
+                self._at_hand = entry
                 self._hand_over(entry)
         except DeadlineExceeded:
             return

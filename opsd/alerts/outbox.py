@@ -153,7 +153,11 @@ class _Pass:
         """Tell the state which channels are down, and which are not any more."""
         open_before = self._state.open_findings(job=OWN)
         waiting = self._state.undelivered()
-        asked = [self._asked(courier, waiting) for courier in self._couriers.values()]
+        asked = [
+            self._asked(courier, waiting)
+            for courier in self._couriers.values()
+            if courier.accepted or courier.refused
+        ]
         verdict = channels.judge(asked, targets=self._notifier.known, open_before=open_before)
         if verdict.findings or {one.finding.subject for one in open_before} & {*verdict.seen}:
             self._state.observe(OWN, findings=verdict.findings, seen=verdict.seen, tell=tell)
