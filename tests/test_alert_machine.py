@@ -212,6 +212,7 @@ class AlertMachine(RuleBasedStateMachine):
         if self.is_quiet():
             assert message.severity is Severity.CRITICAL, "woken for a warning"
         is_digest = re.match(r"Last night|In quiet hours|Since \d\d:\d\d", message.title)
+        tells_something = False
         for line in message.body.splitlines():
             if found := PARAGRAPH.match(line):
                 self.owed.discard(found[2])
@@ -221,6 +222,10 @@ class AlertMachine(RuleBasedStateMachine):
                 assert is_digest
                 self.owed.discard(found[1])
                 self.forget(found[1])
+            else:
+                continue
+            tells_something = True
+        assert tells_something, "a message about nothing"
 
     def read_paragraph(
         self, heading: str, subject: str, message: Message, *, is_digest: bool

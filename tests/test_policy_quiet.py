@@ -290,6 +290,16 @@ def test_what_is_silenced_at_night_stands_in_no_digest() -> None:
     assert [one.title for one in owner.look(opened())] == ["Silence over, still open: about s/a"]
 
 
+def test_who_was_woken_and_silenced_it_reads_nothing_of_it_in_the_morning() -> None:
+    owner = Sleeper()
+    owner.look(opened(severity=CRITICAL))
+    until = EVENING + 24 * HOUR
+    added = Silence(id="1", check="*", subject="s/a", since=EVENING, until=until, reason="r")
+    owner.alerts = silence(owner.alerts, added)
+
+    assert owner.wake_up(opened(severity=CRITICAL)) == ()
+
+
 def test_what_is_silenced_at_night_and_gone_by_the_morning_is_not_told() -> None:
     owner = Sleeper()
     owner.look(opened())

@@ -140,7 +140,7 @@ class Look:
         ]
         named = told | {event.key for event in events}
         open_ones = [one for one in standing if one.key in named]
-        not_over = {one.key for one in standing} | self._muted.keys()
+        not_over = {one.key for one in standing}
         return drafts.collected(
             digest.Digest(
                 when=self._when(events, news),

@@ -52,9 +52,11 @@ def tracked(
     taken_back = {key for key in muted if incidents[key].noted != incidents[key].told}
     for key, gate in muted.items():
         incidents[key] = _muted(incidents[key], gate)
+        if incidents[key].level is not None or incidents[key].noted is not None:
+            taken_back.add(key)
     events = alerts.events
-    if taken_back:
-        events = tuple(one for one in events if one.was_told or one.key not in taken_back)
+    if taken_back and events:
+        events = tuple(one for one in events if one.key not in taken_back)
     return replace(alerts, incidents=tuple(incidents.values()), events=events)
 
 
