@@ -61,8 +61,10 @@ def run(*, once: bool) -> int:
 
     if wants_json():
         print_json({"runs": [run_json(run) for run in runs]})
-    else:
+    elif runs:
         show_runs(Screen(), runs, dry_run=False)
+    else:
+        Screen().line("Nothing is due.")
     return exit_status(runs, fail_on="critical")
 
 
