@@ -1,0 +1,1 @@
+"""The Kubernetes API: getting in, calls that cannot hang, objects that cost little."""
