@@ -131,16 +131,15 @@ class Watch:
 
 
 def look(pid: int) -> Program | None:
-    """A process; None when it is over."""
+    """A process; None when it is over, or just becomes another program."""
     place = Path(f"/proc/{pid}")
     try:
-        return Program(
-            (place / "comm").read_text().strip(),
-            (place / "cmdline").read_bytes(),
-            (place / "environ").read_bytes(),
-        )
+        name, command = (place / "comm").read_text().strip(), (place / "cmdline").read_bytes()
+        environment = (place / "environ").read_bytes()
+        same = command and command == (place / "cmdline").read_bytes()
     except OSError:
         return None
+    return Program(name, command, environment) if same else None
 
 
 def descendants(pid: int) -> Iterator[int]:
