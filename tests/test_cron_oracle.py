@@ -178,7 +178,7 @@ def test_the_previous_slot_is_right_around_every_change_of_the_clocks(zone: str)
         expected = oracle(zone, expression)
         cron = parse(expression, timezone=ZoneInfo(zone), spread_by="")
         for change, _ in changes(zone)[1:]:
-            for quarter in range(-16, 20):
+            for quarter in range(-16, 20, 2):
                 now = change + quarter * timedelta(minutes=15)
                 past = expected[bisect.bisect_right(expected, now) - 1]
                 assert cron.previous_slot(now) == past, (expression, now)

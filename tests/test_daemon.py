@@ -323,7 +323,7 @@ def test_waiting_messages_are_sent_by_one_child_at_a_time(
 def test_the_state_may_be_away_for_a_while(
     daemon: Daemon, state: SqliteState, children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(_job: str, *, at: datetime) -> datetime:
+    def away(*_: object, **__: object) -> datetime:
         raise TransientError("disk full")
 
     with monkeypatch.context() as patch, structlog.testing.capture_logs() as told:

@@ -267,7 +267,8 @@ def test_the_end_of_a_child_is_recorded_as_soon_as_the_state_lets_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("opsd.daemon.scheduler.RECORD_AGAIN_S", 0.01)
-    settle, refused = place.state.lease, []
+    refused: list[str] = []
+    settle = place.state.lease
 
     def busy(job: str, run_id: str) -> object:
         if run_id == "ledger" and len(refused) < 3:
