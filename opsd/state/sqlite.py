@@ -3,15 +3,14 @@
 What a run found, what it changed and what people will be told are written in one
 transaction: whatever dies when, no message is lost and none is made twice.
 
-Limits: one machine; the file must not lie on NFS. History is bounded to the newest
-`RUNS_KEPT` runs of a job and the newest `MESSAGES_KEPT` delivered messages.
+Limits: one machine; the file must not lie on NFS. History is bounded to the newest runs of
+each job and the newest delivered messages (`opsd.state.tables`).
 """
 
 from __future__ import annotations
 
-import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,28 +18,24 @@ from pathlib import Path
 from opsd.clock import Clock
 from opsd.errors import SlotAnswered
 from opsd.incidents import AlertState, Pause
-from opsd.model import Change, Finding, Message, OpenFinding, Outcome, Run, Transition
-from opsd.state import FURTHEST_RECORD, LONGEST_WAIT, Holder, OutboxEntry, Tell
+from opsd.model import Finding, Message, OpenFinding, Outcome, Run, Transition
+from opsd.state import FURTHEST_RECORD, LONGEST_WAIT, Holder, OutboxEntry, Tell, tables
 from opsd.state.database import Database
 from opsd.state.leases import holder, lease
 from opsd.state.records import (
     entry_of,
     message_columns,
     moment,
-    open_finding_of,
     pack,
     parse_moment,
-    run_columns,
     run_of,
     storable_run,
     unpack,
 )
 from opsd.state.tally import Tally, tally
 from opsd.text import storable
-from opsd.triage import changes, findings_of, transitions
+from opsd.triage import changes
 
-RUNS_KEPT = 1000  # per job
-MESSAGES_KEPT = 1000  # delivered ones
 _PAGE_RUNS = 50
 
 
@@ -70,7 +65,7 @@ class SqliteState:
     ) -> None:
         """Write down that a run starts; see `State.begin`."""
         with self._database.writing() as db:
-            if attempt and _is_answered(db, job, slot=slot, at=at):
+            if attempt and tables.is_answered(db, job, slot=slot, at=at):
                 raise SlotAnswered(f"{job} has already answered the slot {slot.isoformat()}")
             db.execute(
                 "INSERT INTO runs (run_id, job, slot, started_at, attempt) VALUES (?, ?, ?, ?, ?)",
@@ -80,14 +75,14 @@ class SqliteState:
     def record(self, run: Run, *, tell: Tell) -> tuple[Transition, ...]:
         """Store the end of a run; see `State.record`."""
         with self._database.writing() as db:
-            return _record(db, storable_run(run), tell=tell, at=self._clock.now())
+            return tables.record(db, storable_run(run), tell=tell, at=self._clock.now())
 
     def close_slot(self, run: Run, *, tell: Tell) -> bool:
         """Record how a slot ended without a run; see `State.close_slot`."""
         with self._database.writing() as db:
-            if _is_answered(db, run.job, slot=run.slot, at=run.started_at):
+            if tables.is_answered(db, run.job, slot=run.slot, at=run.started_at):
                 return False
-            _record(db, storable_run(run), tell=tell, at=self._clock.now())
+            tables.record(db, storable_run(run), tell=tell, at=self._clock.now())
         return True
 
     def observe(
@@ -101,29 +96,29 @@ class SqliteState:
                 changes(
                     job,
                     found,
-                    _open_findings(db, job),
+                    tables.open_findings(db, job),
                     at=at,
                     is_over=lambda finding: finding.subject in subjects,
                 )
             )
-            _store_findings(db, job, found, changed)
-            _tell(db, tell, at=at)
+            tables.store_findings(db, job, found, changed)
+            tables.tell_people(db, tell, at=at)
         return changed
 
     def tell(self, tell: Tell) -> None:
         """Look at what people must be told by now; see `State.tell`."""
         at = self._clock.now()
         with self._database.reading() as db:
-            before = _alerts(db)
-            after, messages = tell(before, _open_findings(db, None), at)
+            before = tables.alerts(db)
+            after, messages = tell(before, tables.open_findings(db, None), at)
         if after != before or messages:
             with self._database.writing() as db:
-                _tell(db, tell, at=at)
+                tables.tell_people(db, tell, at=at)
 
     def alerts(self) -> AlertState:
         """What people were told; see `State.alerts`."""
         with self._database.reading() as db:
-            return _alerts(db)
+            return tables.alerts(db)
 
     def unfinished_runs(self, job: str) -> tuple[Run, ...]:
         """Runs that began and were never recorded; see `State.unfinished_runs`."""
@@ -153,7 +148,7 @@ class SqliteState:
             rows = db.execute(
                 "SELECT run_id FROM runs WHERE job = ? AND outcome IS NOT NULL"
                 " AND outcome <> ? ORDER BY seq DESC LIMIT ?",
-                (job, Outcome.COMPLETED.value, RUNS_KEPT),
+                (job, Outcome.COMPLETED.value, tables.RUNS_KEPT),
             ).fetchall()
         return frozenset(row["run_id"] for row in rows)
 
@@ -193,13 +188,13 @@ class SqliteState:
         """The latest slot that is on record; see `State.last_slot`."""
         values = {"job": job, "at": moment(at), "latest": moment(at + FURTHEST_RECORD)}
         with self._database.reading() as db:
-            row = db.execute(_LAST_SLOT, values).fetchone()
+            row = db.execute(tables.LAST_SLOT, values).fetchone()
         return None if row["slot"] is None else parse_moment(row["slot"])
 
     def open_findings(self, *, job: str | None = None) -> tuple[OpenFinding, ...]:
         """Open findings, worst first; see `State.open_findings`."""
         with self._database.reading() as db:
-            return _open_findings(db, job)
+            return tables.open_findings(db, job)
 
     def due_messages(self, at: datetime, *, limit: int = 50) -> tuple[OutboxEntry, ...]:
         """Messages to send now, oldest first; see `State.due_messages`."""
@@ -214,7 +209,7 @@ class SqliteState:
     def mark_accepted(self, entry_id: int, *, target: str) -> None:
         """One target took the message; see `State.mark_accepted`."""
         with self._database.writing() as db:
-            _accept(db, entry_id, target=target)
+            tables.accept(db, entry_id, target=target)
 
     def mark_delivered(self, entry_id: int, *, at: datetime) -> None:
         """Every target took the message; see `State.mark_delivered`."""
@@ -238,8 +233,8 @@ class SqliteState:
         """`target` need not take these any more; see `State.give_up`."""
         with self._database.writing() as db:
             for entry_id in entry_ids:
-                _accept(db, entry_id, target=target)
-            db.execute(_INSERT_MESSAGE, message_columns(instead, at=self._clock.now()))
+                tables.accept(db, entry_id, target=target)
+            db.execute(tables.INSERT_MESSAGE, message_columns(instead, at=self._clock.now()))
 
     def pause(self, pause: Pause) -> None:
         """Do not start a job for a while; see `State.pause`."""
@@ -303,140 +298,3 @@ class SqliteState:
                 (*values, limit),
             ).fetchall()
             return tuple(entry_of(row) for row in rows)
-
-
-_INSERT_MESSAGE = """
-INSERT INTO outbox (key, severity, title, body, tags, created_at, next_try_at)
-VALUES (:key, :severity, :title, :body, :tags, :created_at, :next_try_at)
-ON CONFLICT (key) DO NOTHING
-"""
-_INSERT_RUN = """
-INSERT INTO runs (run_id, job, slot, started_at, outcome, duration_s, findings, artifacts,
-                  seen, error, attempt, retry_at)
-VALUES (:run_id, :job, :slot, :started_at, :outcome, :duration_s, :findings, :artifacts,
-        :seen, :error, :attempt, :retry_at)
-ON CONFLICT (run_id) DO UPDATE SET
-    started_at = excluded.started_at, outcome = excluded.outcome,
-    duration_s = excluded.duration_s, findings = excluded.findings,
-    artifacts = excluded.artifacts, seen = excluded.seen, error = excluded.error,
-    attempt = excluded.attempt, retry_at = excluded.retry_at
-WHERE outcome IS NULL
-"""
-_RAISE_LAST_SLOT = """
-INSERT INTO slots (job, last_slot) VALUES (?, ?)
-ON CONFLICT (job) DO UPDATE SET last_slot = max(last_slot, excluded.last_slot)
-"""
-_LAST_SLOT = """
-SELECT max(slot) AS slot FROM (
-    SELECT max(slot) AS slot FROM runs
-    WHERE job = :job AND slot <= :at AND attempt > 0 AND outcome IS NOT NULL
-        AND (started_at <= :latest OR outcome = 'completed')
-    UNION ALL
-    SELECT last_slot FROM slots WHERE job = :job AND last_slot <= :at)
-"""
-_ANSWERS = """
-SELECT 1 FROM runs
-WHERE job = ? AND slot = ? AND attempt > 0
-    AND (started_at <= ? OR outcome = 'completed')
-    AND (outcome IS NULL OR retry_at IS NULL)
-"""
-_STORE_FINDING = """
-INSERT INTO open_findings (job, check_name, subject, severity, opened_at, finding)
-VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (job, check_name, subject) DO UPDATE SET
-    severity = excluded.severity, finding = excluded.finding
-"""
-_PRUNE_RUNS = """
-DELETE FROM runs WHERE job = ? AND outcome IS NOT NULL AND seq NOT IN (
-    SELECT seq FROM runs WHERE job = ? AND outcome IS NOT NULL ORDER BY seq DESC LIMIT ?)
-"""
-_PRUNE_MESSAGES = """
-DELETE FROM outbox WHERE delivered_at IS NOT NULL AND id NOT IN (
-    SELECT id FROM outbox WHERE delivered_at IS NOT NULL ORDER BY id DESC LIMIT ?)
-"""
-
-
-def _record(
-    db: sqlite3.Connection, run: Run, *, tell: Tell, at: datetime
-) -> tuple[Transition, ...]:
-    if not _store_run(db, run):
-        return ()
-    changed = tuple(transitions(run, _open_findings(db, run.job), at=at))
-    _store_findings(db, run.job, findings_of(run), changed)
-    _tell(db, tell, at=at)
-    _prune(db, run.job)
-    return changed
-
-
-def _store_run(db: sqlite3.Connection, run: Run) -> bool:
-    """Whether the run was not recorded before."""
-    if not db.execute(_INSERT_RUN, run_columns(run)).rowcount:
-        return False
-    if run.attempt:
-        db.execute(_RAISE_LAST_SLOT, (run.job, moment(run.slot)))
-    return True
-
-
-def _is_answered(db: sqlite3.Connection, job: str, *, slot: datetime, at: datetime) -> bool:
-    latest = moment(at + FURTHEST_RECORD)
-    return db.execute(_ANSWERS, (job, moment(slot), latest)).fetchone() is not None
-
-
-def _open_findings(db: sqlite3.Connection, job: str | None) -> tuple[OpenFinding, ...]:
-    rows = db.execute(
-        "SELECT job, opened_at, finding FROM open_findings WHERE job = coalesce(?, job)"
-        " ORDER BY severity DESC, opened_at, check_name, subject",
-        (job,),
-    ).fetchall()
-    return tuple(open_finding_of(row) for row in rows)
-
-
-def _store_findings(
-    db: sqlite3.Connection, job: str, findings: Iterable[Finding], changed: Iterable[Transition]
-) -> None:
-    """Open, refresh and close: a finding that stays open carries its newest evidence."""
-    for finding in findings:
-        db.execute(
-            "UPDATE open_findings SET finding = ? WHERE job = ? AND check_name = ?"
-            " AND subject = ?",
-            (pack(finding), job, finding.check, finding.subject),
-        )
-    for transition in changed:
-        finding = transition.finding
-        key = (job, finding.check, finding.subject)
-        if transition.change is Change.RESOLVED:
-            db.execute(
-                "DELETE FROM open_findings WHERE job = ? AND check_name = ? AND subject = ?", key
-            )
-        else:
-            opened_at = moment(transition.opened_at)
-            db.execute(_STORE_FINDING, (*key, int(finding.severity), opened_at, pack(finding)))
-
-
-def _tell(db: sqlite3.Connection, tell: Tell, *, at: datetime) -> None:
-    """Store what people know from now on, and the messages that tell them."""
-    before = _alerts(db)
-    after, messages = tell(before, _open_findings(db, None), at)
-    if after != before:
-        db.execute("INSERT OR REPLACE INTO alerts (id, content) VALUES (1, ?)", (pack(after),))
-    for message in messages:
-        db.execute(_INSERT_MESSAGE, message_columns(message, at=at))
-
-
-def _alerts(db: sqlite3.Connection) -> AlertState:
-    row = db.execute("SELECT content FROM alerts").fetchone()
-    return AlertState() if row is None else unpack(row["content"], AlertState)
-
-
-def _accept(db: sqlite3.Connection, entry_id: int, *, target: str) -> None:
-    row = db.execute("SELECT accepted_by FROM outbox WHERE id = ?", (entry_id,)).fetchone()
-    if row is not None:
-        accepted = unpack(row["accepted_by"], frozenset[str]) | {storable(target)}
-        db.execute(
-            "UPDATE outbox SET accepted_by = ? WHERE id = ?", (pack(sorted(accepted)), entry_id)
-        )
-
-
-def _prune(db: sqlite3.Connection, job: str) -> None:
-    db.execute(_PRUNE_RUNS, (job, job, RUNS_KEPT))
-    db.execute(_PRUNE_MESSAGES, (MESSAGES_KEPT,))

@@ -26,7 +26,7 @@ from opsd.model import (
     Severity,
 )
 from opsd.state import FURTHEST_RECORD, State
-from opsd.state.sqlite import RUNS_KEPT
+from opsd.state.tables import RUNS_KEPT
 from opsd.testing import FakeClock, tell_at_once, tell_nobody
 from opsd.triage import RETRY_TAKES
 
@@ -478,7 +478,7 @@ def test_closing_twice_is_fine(state: State) -> None:
 def test_history_is_bounded_and_forgets_the_oldest_first(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opsd.state.sqlite.RUNS_KEPT", 3)
+    monkeypatch.setattr("opsd.state.tables.RUNS_KEPT", 3)
     state.begin(job=JOB, run_id="unfinished", slot=NOON, at=NOON)
 
     for number in range(5):
