@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -315,3 +316,31 @@ def test_a_child_that_breaks_the_daemons_thread_is_a_failed_run(place: Place) ->
 
     assert place.outcomes(JOB) == [(DUE, Outcome.FAILED)]
     assert len(place.children.started) == 1
+
+
+def test_a_slot_whose_child_has_not_begun_yet_is_neither_missed_nor_overtaken(
+    place: Place,
+) -> None:
+    starting, may_begin = threading.Event(), threading.Event()
+    run = place.children.run
+
+    def slow_to_begin(*args: Any, **named: Any) -> Run:
+        starting.set()
+        may_begin.wait(30)
+        return run(*args, **named)
+
+    daemon = place.daemon()
+    tick(daemon)
+    place.clock.advance(HOUR)
+    place.children.run = slow_to_begin  # type: ignore[method-assign]
+    daemon.tick()
+    starting.wait(30)
+    place.clock.advance(HOUR)
+    daemon.tick()
+    before = place.outcomes(JOB)
+    may_begin.set()
+    daemon.wait()
+    tick(daemon)
+
+    assert before == [(DUE, Outcome.COMPLETED)]
+    assert place.outcomes(JOB) == [(DUE + hour * HOUR, Outcome.COMPLETED) for hour in range(3)]

@@ -10,7 +10,7 @@ import structlog
 
 from opsd import runner, secrets
 from opsd.config import Table
-from opsd.errors import DeadlineExceeded, PartialFailure, PermanentError
+from opsd.errors import DeadlineExceeded, PartialFailure, PermanentError, TransientError
 from opsd.job import Context, Job, Observation
 from opsd.model import Artifact, Finding, Outcome, Run, Seen, Severity
 from opsd.testing import FakeClock, context
@@ -76,6 +76,23 @@ def test_an_error_ends_the_run_and_what_was_seen_stays(
 
     assert (run.outcome, run.error) == (outcome, text)
     assert (run.findings, run.artifacts) == ((FINDING,), ())
+
+
+@pytest.mark.parametrize(
+    ("error", "may_pass"),
+    [
+        (TransientError("connection refused"), True),
+        (PermanentError("wrong password"), False),
+        (PartialFailure("1 of 2 failed"), False),
+        (PartialFailure("1 of 2 failed", may_pass=True), True),
+        (DeadlineExceeded("too slow"), False),
+        (ZeroDivisionError(), False),
+    ],
+)
+def test_a_run_says_whether_what_it_failed_for_may_pass(
+    error: Exception, tmp_path: Path, *, may_pass: bool
+) -> None:
+    assert execute(error, tmp_path=tmp_path).may_pass is may_pass
 
 
 def test_a_job_that_yields_something_else_fails(tmp_path: Path) -> None:

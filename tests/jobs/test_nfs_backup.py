@@ -119,6 +119,7 @@ def test_one_share_that_fails_stops_none_of_the_others(tmp_path: Path) -> None:
     assert run.outcome is Outcome.FAILED
     assert run.error == "1 of 2 failed: share/bad"
     assert run.seen == ("share/good",)
+    assert not run.may_pass
     assert (only(run).check, only(run).subject) == ("nfs.empty", "share/bad")
     assert published(tmp_path) == ["share/good"]
 

@@ -153,6 +153,7 @@ def test_a_server_that_is_down_is_one_finding_and_not_one_per_database(
     assert job.checks == {"server/main": "postgres.unreachable"}
     assert job.run.outcome is Outcome.FAILED
     assert job.run.seen == ("repository/memory",)
+    assert job.run.may_pass
 
 
 def test_a_server_whose_password_is_missing_does_not_stop_the_others(
