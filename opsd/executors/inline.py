@@ -13,7 +13,7 @@ import contextlib
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import FrameType
@@ -71,21 +71,10 @@ def run_now(
 ) -> Run:
     """Run `job` once, from its lease to its record. A dry run is not recorded.
 
-    Args:
-        job: what to run.
-        settings: its own.
-        slot: the due time that it answers, aware UTC.
-        timeout: after it the run is ended.
-        state: where it is written down.
-        clock: tells the time.
-        context: makes what the run may touch.
-        tell: what people are told.
-        patience: when slots of the job are tried again; None: never.
-        is_scheduled: the slot is due; if not, somebody asked for the run.
-        pings: who is told besides; of the end after the lease is let go.
-        last_words: called instead of a return, from another thread, when the run hangs for
-            good: it is recorded by then, and the process ends as soon as the call is over.
-        dry_run: say what would be done.
+    A run that `is_scheduled` answers a due slot, which is tried again as `patience` says; the
+    others were asked for. `pings` hears of the end after the lease is let go. `last_words` is
+    called instead of a return, from another thread, when the run hangs for good: it is
+    recorded by then, and the process ends as soon as the call is over.
 
     Raises:
         LeaseHeld: another run of the job is under way; nothing was begun.
@@ -113,24 +102,58 @@ def run_now(
         record_unfinished(job.name, state=state, tell=tell, at=clock.now(), patience=patience)
         earlier = state.slot_runs(job.name, slot) if is_scheduled else ()
         attempt = next_attempt(earlier) if is_scheduled else 0
-        state.begin(job=job.name, run_id=run_id, slot=slot, at=clock.now(), attempt=attempt)
-        pings.started(job.name, run_id)
-
-        def judged(run: Run) -> Run:
-            run = with_earlier_findings(replace(run, attempt=attempt), earlier)
-            return with_retry(run, patience, at=clock.now())
-
-        def end(hanging: Run) -> None:
-            hanging = judged(hanging)
-            state.record(hanging, tell=tell)
-            if last_words is not None:
-                last_words(hanging)
-            pings.ended(hanging)
-
-        run = judged(_execute_watched(job, settings, ctx, timeout=timeout, end=end))
-        _record(run, state=state, tell=tell)
+        book = _Book(state, tell, pings, patience, earlier, attempt, last_words)
+        run = book.kept(job, settings, ctx, timeout=timeout)
         afterwards.callback(pings.ended, run)
         return run
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """What is written down of one run, from its beginning to its end."""
+
+    state: State
+    tell: Tell
+    pings: Pings
+    patience: Patience | None
+    earlier: Sequence[Run]  # tries of the same slot
+    attempt: int
+    last_words: Callable[[Run], None] | None
+
+    def kept(self, job: AnyJob, settings: object, ctx: Context, *, timeout: timedelta) -> Run:
+        """Execute the run between its two records."""
+        self.state.begin(
+            job=ctx.job,
+            run_id=ctx.run_id,
+            slot=ctx.slot,
+            at=ctx.clock.now(),
+            attempt=self.attempt,
+        )
+        self.pings.started(ctx.job, ctx.run_id)
+        run = _execute_watched(job, settings, ctx, timeout=timeout, end=self.close)
+        run = self.judged(run, at=ctx.clock.now())
+        self.record(run)
+        return run
+
+    def judged(self, run: Run, *, at: datetime) -> Run:
+        """With what earlier tries found, and when the slot is tried again."""
+        run = with_earlier_findings(replace(run, attempt=self.attempt), self.earlier)
+        return with_retry(run, self.patience, at=at)
+
+    def record(self, run: Run) -> None:
+        try:
+            self.state.record(run, tell=self.tell)
+        except OpsdError as exc:
+            how = run.outcome.value.replace("_", " ")
+            raise type(exc)(f"{run.job} {how}, but that could not be recorded: {exc}") from exc
+
+    def close(self, hanging: Run) -> None:
+        """The last act of a process whose run cannot be ended."""
+        hanging = self.judged(hanging, at=hanging.started_at + hanging.duration)
+        self.state.record(hanging, tell=self.tell)
+        if self.last_words is not None:
+            self.last_words(hanging)
+        self.pings.ended(hanging)
 
 
 def record_unfinished(
@@ -223,14 +246,6 @@ def _signals_handled(interruption: _Interruption, watchdog: Watchdog) -> Iterato
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _record(run: Run, *, state: State, tell: Tell) -> None:
-    try:
-        state.record(run, tell=tell)
-    except OpsdError as exc:
-        how = run.outcome.value.replace("_", " ")
-        raise type(exc)(f"{run.job} {how}, but that could not be recorded: {exc}") from exc
 
 
 def _ids(runs: tuple[Run, ...]) -> frozenset[str]:
