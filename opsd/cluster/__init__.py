@@ -1,0 +1,1 @@
+"""What opsd knows about clusters: pure knowledge about objects that somebody else read."""
