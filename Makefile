@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-demo control-plane static check test bench fmt reference lock clean clean-cache
+.PHONY: help demo setup setup-demo control-plane static check test test-long soak bench fmt reference lock clean clean-cache
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ check: static ## format, lint, types, import contracts and the tests without rea
 test: static ## everything that must hold before a commit lands: `check`, all tests, coverage
 	@[[ -n $${KUBEBUILDER_ASSETS:-} ]] || tools/control-plane/build.sh || [[ $${CI:-} != true ]]
 	@$(BIN)/python -m pytest -q $(SPREAD) -m "not long" --durations=10 --cov --cov-report=term $(TESTS)
+
+test-long: setup ## what takes minutes: a thousand kills, larger models; CHAOS_SEED=N: the same again
+	@$(BIN)/python -m pytest -q $(SPREAD) --timeout 1200 -m long $(TESTS)
+
+soak: setup ## ten simulated years with a fault on every day, under ten minutes; SEED=N: the same again
+	@$(BIN)/python -m tests.chaos.soak $(if $(SEED),--seed $(SEED))
 
 bench: setup ## measure speed and memory against the bare tools
 	@$(BIN)/python -m tests.bench

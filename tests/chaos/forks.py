@@ -30,7 +30,9 @@ CRASHED = 70  # exit status of a child whose work raised; its traceback is on st
 LONGEST_S = 60.0  # no child of a test works longer
 STUCK_S = 20.0  # a child that is at it for so long says on stderr where it stands
 _LOOK_S = 0.001
+ORPHANS_GONE_S = 10.0  # what a child leaves dies with it; the kernel may take a moment
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 Work = Callable[[], Any]
 
@@ -42,6 +44,7 @@ class Ending:
     status: int  #: exit status; negative: minus the signal that ended it
     result: Any = None  #: what its work returned; None when it did not get there
     was_stopped: bool = False  #: it stood still, and was killed for that
+    has_orphans: bool = False  #: what it started did not die with it
 
     @property
     def was_killed(self) -> bool:
@@ -60,12 +63,13 @@ class Forks:
         """Run `work` in a new process and wait for its end; SIGKILL after `kill_after_s`.
 
         Raises:
-            AssertionError: its work raised.
+            AssertionError: its work raised, or it left processes behind.
         """
         pickle.dump((work, kill_after_s), self._orders)
         self._orders.flush()
         ending: Ending = pickle.load(self._endings)  # noqa: S301 - our own child wrote it
         assert ending.status != CRASHED, "a child crashed; its traceback is on stderr"
+        assert not ending.has_orphans, "a child left processes behind"
         return ending
 
 
@@ -114,6 +118,7 @@ def forked() -> Iterator[Forks]:
 
 def _serve(orders: IO[bytes], endings: IO[bytes]) -> None:
     """Fork for every order until there is nobody to give one."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     while True:
         try:
             work, kill_after_s = pickle.load(orders)  # noqa: S301 - our own parent wrote it
@@ -134,8 +139,21 @@ def _fork(work: Work, kill_after_s: float) -> Ending:
     with os.fdopen(reading, "rb") as result:
         status, was_stopped = _await(pid, kill_after_s)
         content = result.read() if status == 0 else b""
+    has_orphans = not _await_orphans()
     returned = pickle.loads(content) if content else None  # noqa: S301 - our child wrote it
-    return Ending(status=status, result=returned, was_stopped=was_stopped)
+    return Ending(status=status, result=returned, was_stopped=was_stopped, has_orphans=has_orphans)
+
+
+def _await_orphans() -> bool:
+    """Reap what the last child left; whether nothing of it is left."""
+    until = time.monotonic() + ORPHANS_GONE_S
+    while time.monotonic() < until:
+        try:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(_LOOK_S)
+        except ChildProcessError:
+            return True
+    return False
 
 
 def _work(work: Work, writing: int) -> int:

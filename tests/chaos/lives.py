@@ -190,6 +190,7 @@ def _apart(
     life: Life, work: Callable[[FakeClock], int], clock: FakeClock
 ) -> tuple[int, timedelta]:
     """Work in a child, with the life's failpoint armed in it: its status and how long it took."""
+    life.world.log_here()
     if life.failpoint:
         arm(life.failpoint)
     began = clock.ticks_s

@@ -37,6 +37,7 @@ from tests.chaos.world import CANARY, JOBS, KEEP, SUBJECTS, TARGETS, TIMEOUT, Wo
 OVERTIME = timedelta(seconds=5)
 TICKS_TO_SETTLE = 2
 RUNS_READ = 500
+RESULTS_KEPT = 50  # of a long life only the newest can be asked for
 SILENT = (Outcome.COMPLETED, Outcome.SKIPPED)  # nobody is told of these
 
 
@@ -59,16 +60,15 @@ class Witness:
     runs: set[str] = field(default_factory=set)  #: ids of those judged already
     letters: set[str] = field(default_factory=set)  #: keys of messages
     kills: int = 0
-    #: Slots before this are not asked for: more were missed at once than are recorded.
-    asked_since: dict[str, datetime] = field(default_factory=dict)
 
     def remember(self, evidence: Evidence) -> None:
         """Keep what must still be true after the next life."""
-        for backup in evidence.catalog.backups:
-            manifest = backup.manifest
-            self.results.setdefault((manifest.subject, manifest.slot), manifest.run_id)
-        self.runs |= {run.run_id for run in evidence.runs}
-        self.letters |= {letter.key for letter in evidence.letters}
+        there = {_name(one): one.manifest.run_id for one in evidence.catalog.backups}
+        self.results = {**there, **self.results}
+        newest = sorted(self.results, key=lambda name: name[1], reverse=True)[:RESULTS_KEPT]
+        self.results = {name: self.results[name] for name in {*there, *newest}}
+        self.runs = {run.run_id for run in evidence.runs}
+        self.letters = {letter.key for letter in evidence.letters}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +148,8 @@ def i2_every_due_slot_is_on_record(evidence: Evidence) -> Iterator[str]:
             if not evidence.of_slot(job, slot):
                 yield f"{job} {slot:%Y-%m-%d %H:%M} was due and has no record"
     for run in evidence.runs:
+        if run.slot > evidence.now:
+            continue  # of a wrong clock
         if run.retry_at and _is_last(evidence, run) and _is_overdue(evidence, run.retry_at):
             newer = any(one.job == run.job and one.slot > run.slot for one in evidence.runs)
             if not newer:
@@ -273,7 +275,7 @@ def _due_slots(evidence: Evidence, job: str) -> list[datetime]:
     recorded = [run.slot for run in evidence.runs if run.job == job and run.slot <= evidence.now]
     if not recorded:
         return []
-    since = max(min(recorded), evidence.witness.asked_since.get(job, min(recorded)))
+    since = min(recorded)
     cron = evidence.world.cron(job)
     slots: list[datetime] = []
     slot = cron.previous_slot(evidence.now)

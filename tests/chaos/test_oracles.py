@@ -136,12 +136,12 @@ def never_end(world: World, _witness: Witness) -> None:
 
 
 def leave_a_temporary_file(world: World, _witness: Witness) -> None:
-    folder = world.place / "repository" / SUBJECTS["six-hourly"]
+    folder = world.place / "repository" / SUBJECTS["other"]
     (folder / ".partial--01234567-20270303T000000Z.json").touch()
 
 
 def leave_data_without_a_manifest(world: World, _witness: Witness) -> None:
-    folder = world.place / "repository" / SUBJECTS["six-hourly"]
+    folder = world.place / "repository" / SUBJECTS["other"]
     (folder / "20270303T000000Z-0123456789ab.dump").touch()
 
 

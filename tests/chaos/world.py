@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -38,12 +38,13 @@ from opsd.state import Tell
 from opsd.state.sqlite import SqliteState
 from opsd.testing import FakeClock, context
 
-JOBS = ("nightly", "six-hourly")
-SCHEDULES = {"nightly": "30 2 * * *", "six-hourly": "0 */6 * * *"}
-SUBJECTS = {"nightly": "database/main/nightly", "six-hourly": "database/main/six-hourly"}
+JOBS = ("nightly", "other")
+SCHEDULES = {"nightly": "30 2 * * *", "other": "0 */6 * * *"}
+SUBJECTS = {"nightly": "database/main/nightly", "other": "database/main/other"}
 TARGETS = ("phone", "mail")
 TIMEOUT = timedelta(minutes=10)
 KEEP = Keep(last=3, daily=0, weekly=0, monthly=0, minimum=2)
+LOG_LEVEL = "debug"
 DUMP_BYTES = 3000
 PIECES = 3
 SLOW_STEP = timedelta(seconds=4)  # less than what a run may overstay
@@ -74,6 +75,7 @@ class World:
     place: Path
     timezone: str = "UTC"
     quiet_hours: str = ""
+    schedules: Mapping[str, str] = field(default_factory=lambda: SCHEDULES)  #: by job
 
     @property
     def state_path(self) -> Path:
@@ -98,7 +100,7 @@ class World:
         return self
 
     def cron(self, job: str) -> Cron:
-        return parse(SCHEDULES[job], timezone=ZoneInfo(self.timezone), spread_by=job)
+        return parse(self.schedules[job], timezone=ZoneInfo(self.timezone), spread_by=job)
 
     @contextlib.contextmanager
     def opened(self, clock: Clock) -> Iterator[SqliteState]:
@@ -119,7 +121,7 @@ class World:
 
     def log_here(self) -> None:
         """Send this process's log to a file of the world."""
-        logs.configure(level="debug", stream=(self.place / "log").open("a"))
+        logs.configure(level=LOG_LEVEL, stream=(self.place / "log").open("a"))
 
 
 @dataclass(frozen=True, slots=True)
