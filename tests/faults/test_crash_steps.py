@@ -29,18 +29,28 @@ DOWNTIME = timedelta(hours=30)
 DEATHS = ("opsd.backup.catalog:read_back", "opsd.backup.directory:_DirectoryUpload._publish")
 FEWEST_STEPS = 40
 
-SCHEDULER = ("opsd.daemon:Daemon.tick", "opsd.daemon:Daemon._consider", "opsd.schedule:due")
+SCHEDULER = (
+    "opsd.daemon:Daemon.tick",
+    "opsd.daemon.timekeeping:Timekeeper.is_sane",
+    "opsd.daemon.scheduler:Scheduler.consider_all",
+    "opsd.daemon.scheduler:Scheduler._consider",
+    "opsd.daemon.scheduler:Scheduler._run",
+    "opsd.schedule:due",
+)
 LEDGER = (
+    "opsd.executors.ledger:Ledger.reconcile",
     "opsd.executors.ledger:Ledger.settle",
-    "opsd.executors.ledger:Ledger.record",
+    "opsd.executors.ledger:Ledger.close",
     "opsd.executors.ledger:Ledger.account",
     "opsd.executors.inline:record_unfinished",
     "opsd.state.sqlite:SqliteState.begin",
     "opsd.state.sqlite:SqliteState.record",
-    "opsd.state.sqlite:_store_run",
-    "opsd.state.sqlite:_store_findings",
-    "opsd.state.sqlite:_tell",
-    "opsd.state.sqlite:_prune",
+    "opsd.state.sqlite:SqliteState.close_slot",
+    "opsd.state.sqlite:SqliteState.tell",
+    "opsd.state.tables:_store_run",
+    "opsd.state.tables:store_findings",
+    "opsd.state.tables:tell_people",
+    "opsd.state.tables:_prune",
 )
 RUNNER = ("opsd.executors.inline:run_now", "opsd.runner:execute")
 REPOSITORY = (
