@@ -223,7 +223,7 @@ class Keep(Table):
     weekly: int = Field(4, ge=0, description="the newest of each of the last N weeks")
     monthly: int = Field(6, ge=0, description="the newest of each of the last N months")
     yearly: int = Field(0, ge=0, description="the newest of each of the last N years")
-    minimum: int = Field(3, ge=1, description="never fewer good backups than this, whatever else")
+    minimum: int = Field(3, ge=1, description="the newest N good ones stay, whatever else")
     max_removed_percent: int = Field(
         50, ge=1, le=100, description="refuse to remove more than this share of a series at once"
     )

@@ -141,6 +141,13 @@ def test_the_minimum_stays_whatever_the_rules_say() -> None:
     assert result.keep[0].reasons == ("minimum of 4 good backups",)
 
 
+def test_a_further_rule_takes_no_place_of_the_minimum() -> None:
+    backups = daily(9)
+
+    assert kept_days(decide(backups, keep(minimum=2))) == [0, 1]
+    assert kept_days(decide(backups, keep(minimum=2, weekly=2))) == [0, 1, 7]
+
+
 @pytest.mark.parametrize(("ahead", "counts"), [(60, True), (61, False)])
 def test_a_backup_dated_in_the_future_is_kept_named_and_not_counted(
     ahead: int, *, counts: bool

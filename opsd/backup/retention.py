@@ -124,11 +124,8 @@ def _reasons_to_keep(good: Sequence[Backup], keep: Keep, timezone: tzinfo) -> di
             if bucket not in seen:
                 seen.add(bucket)
                 reasons.setdefault(backup.key, []).append(f"newest of {period} {bucket}")
-    for backup in good:
-        if len(reasons) >= keep.minimum:
-            break
-        if backup.key not in reasons:
-            reasons[backup.key] = [f"minimum of {keep.minimum} good backups"]
+    for backup in good[: keep.minimum]:
+        reasons.setdefault(backup.key, [f"minimum of {keep.minimum} good backups"])
     return reasons
 
 
