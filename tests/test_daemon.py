@@ -298,6 +298,21 @@ def test_a_child_that_cannot_be_killed_is_recorded_although_it_holds_its_lease(
     assert "cannot be killed" in run.error
 
 
+def test_a_child_that_cannot_be_killed_ends_nobody_elses_run(
+    daemon: Daemon, state: SqliteState, children: Children, clock: FakeClock
+) -> None:
+    def hangs(_slot: datetime) -> Ended:
+        held.enter_context(state.lease(JOB, "somebody"))
+        state.begin(job=JOB, run_id="somebody", slot=clock.now(), at=clock.now())
+        return Ended(ending=Ending.OVERSTAYED, status=None)
+
+    children.work = hangs
+    with contextlib.ExitStack() as held:
+        tick(daemon)
+
+        assert [run.run_id for run in state.unfinished_runs(JOB)] == ["somebody"]
+
+
 def test_a_child_that_cannot_be_started_is_a_failed_run(
     daemon: Daemon, state: SqliteState, children: Children
 ) -> None:

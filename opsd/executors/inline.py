@@ -166,6 +166,7 @@ def record_unfinished(
     pings: Pings = NoPings(),  # noqa: B008 - has no state
     outcome: Outcome = Outcome.INTERRUPTED,
     error: str = "",
+    slot: datetime | None = None,
 ) -> None:
     """Record the runs of `job` whose process died. Only under the job's lease.
 
@@ -178,8 +179,11 @@ def record_unfinished(
         pings: who is told besides; should not take long, for the lease's sake.
         outcome: how they ended, if the caller knows better.
         error: why they ended, if the caller knows better.
+        slot: only the run of this one, which the caller knows to be lost.
     """
     for run in state.unfinished_runs(job):
+        if slot not in (None, run.slot):
+            continue
         lost = replace(run, outcome=outcome, error=error or run.error)
         lost = with_retry(lost, patience, at=at)
         state.record(lost, tell=tell)

@@ -83,9 +83,10 @@ class Ledger:
         """
         error = "" if ended.ending is Ending.BY_ITSELF else ended.ending.value
         if ended.status is None:
-            # It holds its lease as long as the kernel holds it: nobody else can record it.
+            # It may hold its lease as long as the kernel holds it: nobody else can record it.
+            # Runs of other slots are not its own, and may be alive.
             error = f"{error} and cannot be killed"
-            self._record_unfinished(job, outcome=_OUTCOMES[ended.ending], error=error)
+            self._record_unfinished(job, outcome=_OUTCOMES[ended.ending], error=error, slot=slot)
         else:
             self.settle(job, outcome=_OUTCOMES[ended.ending], error=error)
         is_recorded = len(self._state.slot_runs(job, slot)) > tries
@@ -150,7 +151,9 @@ class Ledger:
             )
             self._pings.ended(run)
 
-    def _record_unfinished(self, job: str, *, outcome: Outcome, error: str) -> None:
+    def _record_unfinished(
+        self, job: str, *, outcome: Outcome, error: str, slot: datetime | None = None
+    ) -> None:
         record_unfinished(
             job,
             state=self._state,
@@ -160,4 +163,5 @@ class Ledger:
             pings=self._pings,
             outcome=outcome,
             error=error,
+            slot=slot,
         )
