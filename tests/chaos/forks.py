@@ -129,15 +129,13 @@ def _serve(orders: IO[bytes], endings: IO[bytes]) -> None:
 
 
 def _fork(work: Work, kill_after_s: float) -> Ending:
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.close(reading)
-        _die_with_parent()
-        os._exit(_work(work, writing))
-    os.close(writing)
-    with os.fdopen(reading, "rb") as result:
+    with os.fdopen(os.memfd_create("result"), "w+b") as result:
+        pid = os.fork()
+        if not pid:
+            _die_with_parent()
+            os._exit(_work(work, result))
         status, was_stopped = _await(pid, kill_after_s)
+        result.seek(0)
         content = result.read() if status == 0 else b""
     has_orphans = not _await_orphans()
     returned = pickle.loads(content) if content else None  # noqa: S301 - our child wrote it
@@ -156,13 +154,12 @@ def _await_orphans() -> bool:
     return False
 
 
-def _work(work: Work, writing: int) -> int:
+def _work(work: Work, result: IO[bytes]) -> int:
     faulthandler.enable()
     faulthandler.dump_traceback_later(STUCK_S)
     try:
-        content = pickle.dumps(work())
-        with os.fdopen(writing, "wb") as result:
-            result.write(content)
+        result.write(pickle.dumps(work()))
+        result.flush()
     except BrokenPipeError:  # its owner was killed, and it will be in a moment
         return CRASHED
     except BaseException:  # noqa: BLE001 - the process ends here, and says why
