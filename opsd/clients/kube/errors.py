@@ -41,3 +41,9 @@ class Unreachable(TransientError):
 
     After a write: it may have been carried out or not.
     """
+
+    def __init__(self, text: str, *, status: int = 0, retry_after_s: float = 0.0) -> None:
+        """`status`: of HTTP, 0 without one; how long the server asks to be left alone."""
+        super().__init__(text)
+        self.status = status
+        self.retry_after_s = retry_after_s

@@ -52,9 +52,17 @@ class Resource:
     @property
     def noun(self) -> str:
         """One of them, as kubectl takes it: ``pod``, ``postgresql.acid.zalan.do``."""
-        singular = self.kind.lower()
-        built_in = "." not in self.group or self.group.endswith(".k8s.io")
-        return singular if built_in else f"{singular}.{self.group}"
+        return self.kind.lower() + self._suffix
+
+    @property
+    def nouns(self) -> str:
+        """Many of them: ``pods``, ``postgresqls.acid.zalan.do``."""
+        return self.plural + self._suffix
+
+    @property
+    def _suffix(self) -> str:
+        is_built_in = "." not in self.group or self.group.endswith(".k8s.io")
+        return "" if is_built_in else f".{self.group}"
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """The path of the collection, of one object, or of something below it."""
