@@ -14,6 +14,7 @@ from opsd.progress import Progress
 
 if TYPE_CHECKING:
     from opsd.backup.repository import Repository
+    from opsd.clients.kube.client import Kube
     from opsd.clients.pgserver import Postgres
     from opsd.config import Table
 
@@ -37,6 +38,15 @@ class Context:
     dead_runs: frozenset[str]  #: ids of runs known to have ended without finishing
     repository: Callable[[str], Repository]  #: opens a configured repository by its name
     postgres: Postgres
+    open_kube: Callable[[Deadline], Kube]  #: makes `kube`; loads nothing before it is called
+
+    @property
+    def kube(self) -> Kube:
+        """The configured Kubernetes cluster, until the run's deadline; connects on first use.
+
+        A run without a cluster learns it by the ConfigError of its first call.
+        """
+        return self.open_kube(self.deadline)
 
     def remaining(self) -> float:
         """Seconds left before the deadline; the timeout of every call that can block.

@@ -37,6 +37,7 @@ from opsd.model import Message, OpenFinding
 from opsd.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
+    from opsd.clients.kube.client import Kube
     from opsd.clients.pgserver import Postgres
 
 START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)  # a Sunday
@@ -201,6 +202,7 @@ def context(
     scratch: Path,
     repositories: Iterable[Repository] = (),
     postgres: Postgres | None = None,
+    kube: Kube | None = None,
     clock: Clock | None = None,
     job: str = "test-job",
     run_id: str = RUN_ID,
@@ -221,6 +223,11 @@ def context(
         except KeyError:
             raise ConfigError(f"repository {name} is not configured") from None
 
+    def open_kube(_deadline: Deadline) -> Kube:
+        if kube is None:
+            raise ConfigError("this test's context has no Kubernetes cluster")
+        return kube
+
     return Context(
         job=job,
         run_id=run_id,
@@ -234,6 +241,7 @@ def context(
         dead_runs=frozenset(dead_runs),
         repository=repository,
         postgres=postgres or cast("Postgres", _NoPostgres()),
+        open_kube=open_kube,
     )
 
 

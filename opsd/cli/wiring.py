@@ -27,6 +27,8 @@ from opsd.progress import Progress
 if TYPE_CHECKING:
     from opsd.alerts.policy import Policy
     from opsd.backup.repository import Repository
+    from opsd.clients.kube.client import Kube
+    from opsd.clients.kube.transport import Transport
     from opsd.configfile import Config, JobEntry
     from opsd.executors.pinging import Pings
     from opsd.retry import Patience
@@ -45,6 +47,7 @@ class Wiring:
     config: Config
     clock: SystemClock
     _opened: dict[str, Repository] = field(default_factory=dict)
+    _transports: list[Transport] = field(default_factory=list)  # one, or none yet
 
     @property
     def state_path(self) -> Path:
@@ -82,6 +85,19 @@ class Wiring:
         if name not in self._opened:
             self._opened[name] = open_repository(name, table)
         return self._opened[name]
+
+    def kube(self, deadline: Deadline) -> Kube:
+        """The cluster of the configuration; nothing is looked for or opened yet."""
+        from opsd.clients.kube.access import find_cluster  # noqa: PLC0415 - not for every job
+        from opsd.clients.kube.client import Kube  # noqa: PLC0415 - likewise
+        from opsd.clients.kube.transport import Transport  # noqa: PLC0415 - likewise
+
+        if not self._transports:
+            table = self.config.document.kubernetes
+            path = Path(table.kubeconfig) if table.kubeconfig else None
+            find = functools.partial(find_cluster, kubeconfig=path, context=table.context)
+            self._transports.append(Transport(find))
+        return Kube(self._transports[0], deadline=deadline)
 
     def run(
         self,
@@ -215,6 +231,7 @@ class Wiring:
             dead_runs=dead_runs,
             repository=self.repository,
             postgres=PsycopgPostgres(),
+            open_kube=self.kube,
         )
 
     def deliver(self, progress: Progress) -> None:

@@ -17,6 +17,7 @@ from opsd.configfile.tables import (
     AlertsTable,
     HeartbeatTable,
     JobTable,
+    KubernetesTable,
     MaintenanceTable,
     OpsdTable,
     Schedule,
@@ -36,6 +37,9 @@ class Document(Table):
         Annotated[str, Field(pattern=NAME_PATTERN)],
         Annotated[RepositoryTable, Field(discriminator="type")],
     ] = Field(default={}, description="where backups are kept; NAME is yours to choose")
+    kubernetes: KubernetesTable = Field(
+        default=KubernetesTable(), description="the cluster; not needed for backups"
+    )
     alerts: AlertsTable = Field(default=AlertsTable(), description="when and where messages go")
     heartbeat: HeartbeatTable | None = Field(
         default=None, description="who is told that opsd is alive"

@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from opsd.config import AbsolutePath, AlertTarget, Duration, SecretRef, Table, unique_names
+from opsd.config import (
+    AbsolutePath,
+    AlertTarget,
+    Duration,
+    SecretRef,
+    Table,
+    absolute,
+    unique_names,
+)
 from opsd.cron import parse
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
@@ -62,6 +70,21 @@ class OpsdTable(Table):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="how much is written to stderr"
     )
+
+
+def _absolute_or_none(value: str) -> str:
+    return value and str(absolute(Path(value)))
+
+
+class KubernetesTable(Table):
+    """The cluster that jobs look after; without this table it is found."""
+
+    kubeconfig: Annotated[str, AfterValidator(_absolute_or_none)] = Field(
+        default="",
+        description="a file; empty: the cluster that opsd is in, or KUBECONFIG or ~/.kube/config",
+        examples=["/etc/opsd/kubeconfig"],
+    )
+    context: str = Field(default="", description="a context of that file; empty: its current one")
 
 
 class RouteTable(Table):
