@@ -95,10 +95,18 @@ class NfsSource(Struct):
     read_only: bool = False
 
 
+class KeyToPath(Struct):
+    """One key as a file of another name."""
+
+    key: str = ""
+    path: str = ""
+
+
 class SecretSource(Struct):
     """A Secret as files."""
 
     secret_name: str = ""
+    items: tuple[KeyToPath, ...] = ()  #: none: every key, under its own name
 
 
 class HostPath(Struct):
@@ -107,10 +115,16 @@ class HostPath(Struct):
     path: str = ""
 
 
+class ProjectedSecret(LocalReference):
+    """A Secret as some of the files."""
+
+    items: tuple[KeyToPath, ...] = ()  #: none: every key, under its own name
+
+
 class ProjectedItem(Struct):
     """One of several sources whose files lie in one directory."""
 
-    secret: LocalReference | None = None
+    secret: ProjectedSecret | None = None
     config_map: LocalReference | None = None
 
 
