@@ -63,6 +63,9 @@ class Transport:
         self._idle: list[tuple[_Connection, float]] = []
         self._date: tuple[datetime, float] | None = None
 
+    def __del__(self) -> None:
+        self.close()
+
     @property
     def cluster(self) -> Cluster:
         """Where it leads.
@@ -198,9 +201,13 @@ class Transport:
         connection.close()
 
     def _connected(self, deadline: Deadline, what: str) -> _Connection:
-        connection = _Connection(self.cluster, deadline)
         with self._translated(what, deadline):
-            connection.connect()
+            connection = _Connection(self.cluster, deadline)
+            try:
+                connection.connect()
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     def _note_date(self, response: HTTPResponse) -> None:
