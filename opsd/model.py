@@ -26,6 +26,10 @@ class Severity(enum.IntEnum):
         return self.name.lower()
 
 
+#: The `Run.attempt` of what a clock that was ahead recorded: it answers no slot.
+VOID = -1
+
+
 class Outcome(enum.StrEnum):
     """How the slot of a job ended. Says nothing about what the job found."""
 
@@ -64,7 +68,7 @@ class Finding:
 class Artifact:
     """One backup that a run wrote, read back and published."""
 
-    kind: str  #: ``pg_dump``, ``pg_globals``, ``restic`` or ``rsync``
+    kind: str  #: ``pg_dump``, ``pg_globals``, ``restic``, ``rsync``, ``pv_catalog``
     subject: str  #: what it is a copy of, e.g. ``database/main/app``
     repository: str  #: configured name of the repository that holds it
     key: str  #: manifest key in the repository, e.g. ``database/main/app/20261122T030000Z.json``
@@ -95,7 +99,7 @@ class Run:
     artifacts: tuple[Artifact, ...] = ()
     seen: tuple[str, ...] = ()  #: subjects whose absence from `findings` means health
     error: str = ""  #: what stopped it, in one line; empty when completed
-    attempt: int = 0  #: which try of its slot, counted from 1; 0: somebody asked for it
+    attempt: int = 0  #: which try of its slot, from 1; 0: somebody asked for it; or `VOID`
     retry_at: datetime | None = None  #: its slot is tried again then, aware UTC
     #: Why it failed may be over in a minute. For deciding about another try; not stored.
     may_pass: bool = field(default=False, compare=False)

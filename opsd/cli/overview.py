@@ -25,7 +25,7 @@ from opsd.cli.render import (
 )
 from opsd.cli.results import finding_json, run_json, show_full_error
 from opsd.clock import SystemClock
-from opsd.model import Outcome
+from opsd.model import VOID, Outcome
 
 if TYPE_CHECKING:
     from opsd.alerts.marks import Key, Mark
@@ -98,6 +98,8 @@ def _result(run: Run, config: Config) -> str:
     told = [count_text(len(run.artifacts), "backup")] if run.artifacts else []
     if run.findings:
         told.append(count_text(len(run.findings), "finding"))
+    if run.attempt == VOID:
+        told.append("the clock was wrong, it counts for nothing")
     if run.attempt > 1:
         told.append(f"try {run.attempt}")
     if run.retry_at:

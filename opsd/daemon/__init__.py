@@ -30,7 +30,7 @@ from opsd.errors import LeaseHeld
 from opsd.executors.ledger import Ledger
 from opsd.executors.pinging import NoPings, Pings
 from opsd.executors.process import DELIVERY_TIMEOUT
-from opsd.model import Finding, Run, Severity
+from opsd.model import VOID, Finding, Run, Severity
 from opsd.schedule import Scheduled, Window
 from opsd.state import DAEMON, State, Tell
 from opsd.timer import Timer
@@ -45,6 +45,7 @@ LATE_TICKS = 3  # the timer is taken for dead after so many of its periods
 STOP_TIMEOUT_S = 25.0
 LAST_LOOK_S = 5.0
 CLOCK_IS_WRONG = "the clock was wrong"
+_NEWEST_RUNS = 250  # among which one is looked for that no wrong clock has recorded
 _DELIVERY = "delivery"  # its place among the names of jobs
 _LOOK_S = 0.2  # how soon the end of the last run is noticed
 _DELIVERY_S = DELIVERY_TIMEOUT.total_seconds() + 60.0
@@ -101,7 +102,7 @@ class Daemon:
         self._ticking = threading.Lock()
         self._ticked_at = clock.monotonic()
         self._crew = Crew(clock)
-        self._timekeeper = Timekeeper(clock, newest=_newest(state.runs(limit=1)))
+        self._timekeeper = Timekeeper(clock, newest=_newest(state.runs(limit=_NEWEST_RUNS)))
         # Findings about opsd itself; None: those of the life before are not looked at yet.
         self._observed: frozenset[tuple[str, str]] | None = None
         patience = {scheduled.job: scheduled.patience for scheduled in jobs}
@@ -156,6 +157,8 @@ class Daemon:
             return False
         try:
             if self._timekeeper.is_sane():
+                with KeepGoing("ledger.failed"):
+                    self._void_future()
                 self._scheduler.consider_all()
                 self._tell_people()
             else:
@@ -221,6 +224,13 @@ class Daemon:
         with KeepGoing("alerts.failed"):
             self._state.tell(self._tell)
 
+    def _void_future(self) -> None:
+        """Take what a clock that was ahead has recorded for what it is, before its time comes."""
+        if self._timekeeper.may_have_been_ahead:
+            if voided := self._state.void_future(at=self._clock.now()):
+                log.warning("slots.voided", slots=voided)
+            self._timekeeper.may_have_been_ahead = False
+
     def _observe_itself(self) -> None:
         """Tell what is wrong with the clock, and which runs do not end."""
         findings = [_overdue(job) for job in self._crew.overdue() if job != _DELIVERY]
@@ -256,4 +266,5 @@ def _overdue(job: str) -> Finding:
 
 
 def _newest(runs: Sequence[Run]) -> datetime | None:
-    return runs[0].started_at if runs else None
+    """When the newest of them began that no wrong clock has recorded."""
+    return next((run.started_at for run in runs if run.attempt != VOID), None)

@@ -4,7 +4,7 @@ While it cannot, nothing is started, nothing is judged and nothing is removed: a
 no slot, and a clock that is a year behind its own records would make old backups look new.
 
 Limits: a clock that is wrong and ahead looks like one that slept. What was recorded meanwhile
-counts for nothing once the clock is right again (`opsd.state.FURTHEST_RECORD`).
+counts for nothing once the clock is right again (`opsd.state.State.void_future`).
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Timekeeper:
         self._last = self._look()
         self._held_since: float | None = None
         self._behind_of: datetime | None = None  # what an accepted clock was behind of
+        #: It went back, or may have before this life: what is on record may lie in its future.
+        self.may_have_been_ahead = True
         #: What is wrong with the clock; stays for `TOLD_FOR` when it was accepted.
         self.finding: Finding | None = None
 
@@ -85,6 +87,8 @@ class Timekeeper:
         step = look.wall - self._last.wall - passed
         if abs(step) > STEP:
             log.warning("clock.stepped", step_s=round(step.total_seconds(), 1))
+        if step < -STEP:
+            self.may_have_been_ahead = True
 
     def _behind(self, wall: datetime) -> datetime | None:
         """The time that the clock should have reached and has not."""

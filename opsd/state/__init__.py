@@ -166,6 +166,14 @@ class State(Protocol):
         """
         ...
 
+    def void_future(self, *, at: datetime) -> int:
+        """Let records of slots far beyond `at` answer no slot; how many there were.
+
+        A slot is on record only when it has come, so a clock that was ahead made them. They
+        stay in the history. Idempotent.
+        """
+        ...
+
     def open_findings(self, *, job: str | None = None) -> tuple[OpenFinding, ...]:
         """Open findings, most severe first, then oldest first."""
         ...

@@ -18,7 +18,7 @@ from pathlib import Path
 from opsd.clock import Clock
 from opsd.errors import SlotAnswered
 from opsd.incidents import AlertState, Pause
-from opsd.model import Finding, Message, OpenFinding, Outcome, Run, Transition
+from opsd.model import VOID, Finding, Message, OpenFinding, Outcome, Run, Transition
 from opsd.state import FURTHEST_RECORD, LONGEST_WAIT, Holder, OutboxEntry, Tell, tables
 from opsd.state.database import Database
 from opsd.state.leases import holder, lease
@@ -190,6 +190,16 @@ class SqliteState:
         with self._database.reading() as db:
             row = db.execute(tables.LAST_SLOT, values).fetchone()
         return None if row["slot"] is None else parse_moment(row["slot"])
+
+    def void_future(self, *, at: datetime) -> int:
+        """Let records of a wrong clock's future answer no slot; see `State.void_future`."""
+        latest = moment(at + FURTHEST_RECORD)
+        with self._database.reading() as db:
+            if db.execute(tables.HAS_FUTURE, (latest, latest)).fetchone() is None:
+                return 0
+        with self._database.writing() as db:
+            db.execute("DELETE FROM slots WHERE last_slot > ?", (latest,))
+            return db.execute(tables.VOID_FUTURE, (VOID, latest)).rowcount
 
     def open_findings(self, *, job: str | None = None) -> tuple[OpenFinding, ...]:
         """Open findings, worst first; see `State.open_findings`."""

@@ -55,6 +55,15 @@ SELECT max(slot) AS slot FROM (
     UNION ALL
     SELECT last_slot FROM slots WHERE job = :job AND last_slot <= :at)
 """
+HAS_FUTURE = """
+SELECT 1 FROM runs WHERE slot > ? AND attempt > 0 AND outcome IS NOT NULL
+UNION ALL
+SELECT 1 FROM slots WHERE last_slot > ?
+"""
+VOID_FUTURE = """
+UPDATE runs SET attempt = ?, retry_at = NULL
+WHERE slot > ? AND attempt > 0 AND outcome IS NOT NULL
+"""
 _ANSWERS = """
 SELECT 1 FROM runs
 WHERE job = ? AND slot = ? AND attempt > 0

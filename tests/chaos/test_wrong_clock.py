@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from opsd.daemon.timekeeping import ACCEPTED_AFTER
 from opsd.model import Outcome
 from opsd.testing import FakeClock
@@ -21,7 +19,6 @@ AHEAD = 400  # days
 DAYS = range(AHEAD - 10, AHEAD)
 
 
-@pytest.mark.xfail(reason="what the wrong clock recorded as missed counts when its time has come")
 def test_what_a_wrong_clock_recorded_answers_no_slot_when_its_time_comes() -> None:
     with scratch.directory("wrong-clock", in_memory=True) as place, forks.started() as children:
         world = World(place=place).make()

@@ -16,6 +16,7 @@ import pytest
 from opsd.errors import LeaseHeld, SlotAnswered
 from opsd.incidents import AlertState
 from opsd.model import (
+    VOID,
     Artifact,
     Change,
     Finding,
@@ -168,6 +169,24 @@ def test_what_a_clock_recorded_that_was_far_ahead_answers_no_slot(
 
     assert is_known is counts
     assert closed is not counts
+
+
+def test_slots_far_in_the_future_are_voided_for_good_and_nearer_ones_are_kept(
+    state: State,
+) -> None:
+    far = FURTHEST_RECORD + timedelta(seconds=1)
+    near = run("a1", slot=NOON + FURTHEST_RECORD)
+    ahead = run("a2", slot=NOON + far, outcome=Outcome.MISSED, started_at=NOON + far)
+    state.record(near, tell=tell_nobody)
+    state.record(ahead, tell=tell_nobody)
+
+    voided = [state.void_future(at=NOON), state.void_future(at=NOON)]
+
+    assert voided == [1, 0]
+    assert state.last_slot(JOB, at=NOON + timedelta(days=1)) == near.slot
+    assert {run.run_id: run.attempt for run in state.runs()} == {"a1": 1, "a2": VOID}
+    assert state.close_slot(replace(ahead, run_id="a3"), tell=tell_nobody) is True
+    assert len(state.runs(job=JOB)) == 3
 
 
 def test_what_completed_under_a_wrong_clock_is_not_run_again(state: State) -> None:
