@@ -18,6 +18,7 @@ from datetime import datetime
 
 from opsd.cluster.nodeloss.facts import (
     FALSE,
+    STANDARD,
     STOPPED_POSTING,
     TRUE,
     UNKNOWN,
@@ -39,7 +40,6 @@ EVICTED = "EvictionByEvictionAPI"
 DRAIN = "drain"
 KUBELET_RUNS = "active"  # state of its unit
 _ENDED = ("Succeeded", "Failed")  # phases
-_STANDARD = Thresholds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Absent:
 
 
 def judge_control_plane(
-    seen: ControlPlane, *, thresholds: Thresholds = _STANDARD
+    seen: ControlPlane, *, thresholds: Thresholds = STANDARD
 ) -> Verdict | None:
     """Why nobody can be blamed now; None when the API's word about nodes counts."""
     evidence = dict(_doubts(seen, thresholds))
@@ -61,7 +61,7 @@ def judge_control_plane(
 
 
 def judge_node(
-    node: Node, sightings: Sequence[Sighting] = (), *, thresholds: Thresholds = _STANDARD
+    node: Node, sightings: Sequence[Sighting] = (), *, thresholds: Thresholds = STANDARD
 ) -> Verdict | None:
     """What became of a node, whatever hangs on it; None when it is well.
 
@@ -80,7 +80,7 @@ def judge_pod(
     sightings: Sequence[Sighting] = (),
     *,
     now: datetime,
-    thresholds: Thresholds = _STANDARD,
+    thresholds: Thresholds = STANDARD,
 ) -> Verdict:
     """Why a pod with a time of deletion is still there.
 
@@ -256,7 +256,7 @@ def _with_drain(verdict: Verdict, node: Node, pod: Pod | None) -> Verdict:
     )
 
 
-def silent_nodes(nodes: Iterable[Node], *, thresholds: Thresholds = _STANDARD) -> tuple[str, ...]:
+def silent_nodes(nodes: Iterable[Node], *, thresholds: Thresholds = STANDARD) -> tuple[str, ...]:
     """Names of the nodes whose lease has not been seen to change for long enough."""
     return tuple(sorted(one.name for one in nodes if one.lease_silent >= thresholds.lease_silent))
 

@@ -34,6 +34,9 @@ class Thresholds:
     patience: timedelta = timedelta(minutes=5)  #: for a node that may be about to come back
 
 
+STANDARD = Thresholds()
+
+
 class Running(enum.Enum):
     """State of a container as the kubelet last reported it."""
 

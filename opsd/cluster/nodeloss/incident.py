@@ -170,14 +170,13 @@ def about_pod(pod: Pod, verdict: Verdict) -> Finding | None:
 
 def _down(loss: Loss) -> tuple[str, ...]:
     """Pods that nothing replaces while the node is lost, the databases first."""
-    stuck = (
+    stuck = [
         pod
         for pod in loss.pods
         if not (pod.is_static or pod.tolerates_s is None or pod.kind in _REPLACED)
-    )
-    return tuple(
-        sorted((pod.place for pod in stuck), key=lambda place: place not in loss.databases)
-    )
+    ]
+    stuck.sort(key=lambda pod: (pod.place not in loss.databases, pod.kind != "StatefulSet"))
+    return tuple(pod.place for pod in stuck)
 
 
 def _story(loss: Loss, down: Sequence[str], now: datetime) -> Iterator[tuple[str, Fact]]:

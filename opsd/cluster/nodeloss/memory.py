@@ -14,13 +14,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from opsd.cluster.nodeloss.facts import Pod
+from opsd.cluster.nodeloss.incident import Newest, Volume
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -60,6 +61,17 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Research:
+    """What was found out about the data on a lost node."""
+
+    at_s: float
+    pods: tuple[str, ...] = ()  #: UIDs of the pods that it is about
+    volumes: tuple[Volume, ...] = ()
+    backups: tuple[Newest, ...] = ()
+    unknown: str = ""  #: why the backups could not be looked up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """What earlier looks saw. Times are on the clock of `Uptime`."""
 
@@ -70,7 +82,9 @@ class Memory:
     error: str = ""  #: the last one of the API server
     error_s: float | None = None
     swept_s: float | None = None  #: all pods were listed
+    swept_at: datetime | None = None  #: likewise, by the API server's clock
     hanging: tuple[Pod, ...] = ()  #: pods that were being deleted then
+    research: Mapping[str, Research] = field(default_factory=dict)  #: by lost node
     told: tuple[str, ...] = ()  #: what the last run found
 
     def age(self, key: str, at_s: float) -> timedelta:

@@ -6,6 +6,7 @@ the others it is the time when they were made.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from opsd.clients.kube.objects import ContainerStatus, condition
@@ -22,6 +23,10 @@ CONTROL_PLANE_LABELS = (
     "node-role.kubernetes.io/master",
 )
 NO_EXECUTE = "NoExecute"
+_POSTGRES = re.compile(
+    r"(?:^|/)(?:postgres|postgresql(?:-repmgr)?|postgis|pgvector|timescaledb?(?:-ha)?|spilo-\d+"
+    r"|crunchy-postgres(?:-gis)?)(?::|$)"
+)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -131,3 +136,8 @@ def _claims(seen: KubePod) -> tuple[str, ...]:
         for one in seen.spec.volumes
         if one.persistent_volume_claim or one.ephemeral is not None
     )
+
+
+def holds_postgres(pod: Pod) -> bool:
+    """Whether one of its images is a PostgreSQL server, as far as its name tells."""
+    return any(_POSTGRES.search(image.rpartition("@")[0] or image) for image in pod.images)
