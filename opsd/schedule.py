@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
@@ -123,6 +123,8 @@ def due(
         pause: of the job, also one that has run out: slots of its time are explained by it.
         windows: all maintenance windows.
     """
+    if record.asked_at is not None and record.asked_at > now:
+        record = replace(record, asked_at=None)  # by a clock that was ahead
     newest = _newest(scheduled, now)
     reasons = _Reasons(scheduled.job, record, pause=pause, windows=windows)
     older: tuple[Closing, ...] = ()
@@ -176,7 +178,7 @@ class _Reasons:
         if pause := self._paused(now):
             return Closing(slot=slot, outcome=Outcome.SKIPPED, why=pause)
         asked_at, is_first = self.record.asked_at, slot != self.record.last
-        if asked_at is not None and slot <= asked_at <= now and is_first:
+        if asked_at is not None and slot <= asked_at and is_first:
             return self.missed(slot)
         if self.record.under_way and is_first:
             return Closing(slot=slot, outcome=Outcome.SKIPPED, why=OVERLAPS)

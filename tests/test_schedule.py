@@ -186,6 +186,15 @@ def test_what_was_missed_before_a_run_that_somebody_asked_for_is_no_alarm_any_mo
     assert len(wanted.closings) == 3
 
 
+def test_a_run_that_was_asked_for_in_the_future_explains_no_slot_that_was_missed() -> None:
+    record = Record(last=MIDNIGHT - 3 * DAY, asked_at=MIDNIGHT + 400 * DAY)
+
+    wanted = due(job(), record, now=MIDNIGHT + 2 * HOUR)
+
+    assert wanted.slot == MIDNIGHT
+    assert wanted.closings == missed(MIDNIGHT - 2 * DAY, MIDNIGHT - DAY)
+
+
 # Pauses.
 
 
