@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import functools
 import gc
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -31,6 +33,7 @@ from opsd.daemon import Daemon
 from opsd.daemon.timekeeping import ACCEPTED_AFTER
 from opsd.model import Outcome
 from opsd.state.sqlite import SqliteState
+from opsd.state.tables import RUNS_KEPT
 from opsd.testing import FakeClock
 from tests.chaos import forks
 from tests.chaos.forks import Forks
@@ -46,7 +49,7 @@ ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Cas
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 JUDGED_EVERY = 7  # days
 TOLERANCE = 0.05  # by which the last year may be larger than the first
-LOCKED_S = 0.3
+LOCKED_S = 0.1
 PATIENCE_S = (
     0.05  # how long a locked state makes the daemon wait here, and how soon it tries again
 )
@@ -58,6 +61,8 @@ print("locked", flush=True)
 time.sleep(float(sys.argv[2]))
 """
 SCHEDULES = {"nightly": "30 2 * * *", "other": "0 */8 * * 0"}  # in the hour that summer time skips
+RARITY = {"the clock jumps 400 days ahead": 0.15}  # four times in a year
+_M_ARENA_MAX = -8
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 IN_A_CHILD = {
@@ -81,17 +86,26 @@ class Size:
     memory_bytes: int
     threads: int
     files: int
+    backups: int = 0  #: in the repository
 
 
-def size() -> Size:
-    """Of this process, now."""
+def size(world: World) -> Size:
+    """Of this process and its repository, now."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return Size(
         memory_bytes=pages * _PAGE_BYTES,
         threads=threading.active_count(),
         files=len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - one that iterates holds one more
+        backups=len(tuple((world.place / "repository").rglob("*.json"))),
     )
+
+
+def history_is_full(world: World) -> bool:
+    """Whether of every job as many runs are on record as ever will be."""
+    with contextlib.closing(sqlite3.connect(world.state_path)) as db:
+        counts = dict(db.execute("SELECT job, count(*) FROM runs GROUP BY job"))
+    return all(counts.get(job, 0) >= RUNS_KEPT for job in JOBS)
 
 
 @dataclass
@@ -125,9 +139,12 @@ class Soak:
 
     def day(self, number: int) -> None:
         """One day with one fault, and a fair evening."""
-        fault = self.rng.choice(tuple(self.faults()))
+        faults = self.faults()
+        (fault,) = self.rng.choices(
+            tuple(faults), weights=[RARITY.get(name, 1.0) for name in faults]
+        )
         self.befell[fault] += 1
-        self.faults()[fault]()
+        faults[fault]()
         self._launcher.life = replace(
             self._launcher.life, weather=FAIR, failpoint=None, apart=False
         )
@@ -175,7 +192,7 @@ class Soak:
 
     def _locked(self) -> None:
         with subprocess.Popen(
-            [sys.executable, "-c", LOCK, str(self.world.state_path), str(LOCKED_S)],
+            [sys.executable, "-ISc", LOCK, str(self.world.state_path), str(LOCKED_S)],
             stdout=subprocess.PIPE,
         ) as other:
             assert other.stdout is not None
@@ -199,7 +216,6 @@ class Soak:
         until = self.clock.ticks_s + hours * HOUR.total_seconds()
         while self.clock.ticks_s < until:
             self._tick(self.rng.uniform(2, 8) * HOUR)
-            self._tick(TICK.passes)
 
     def _until_noon(self) -> None:
         noon = self.clock.wall.replace(hour=12, minute=0, second=0, microsecond=0)
@@ -243,16 +259,17 @@ class Outlived:
     days: int
     took_s: float
     sizes: tuple[Size, ...]  #: at the end of each period
+    full_at: int  #: the first of `sizes` at which the history was full; 0 when it never was
     complaints: tuple[str, ...]
     befell: dict[str, int]
     outcomes: dict[Outcome, int]
 
     def growth(self) -> list[str]:
-        """What became larger by more than `TOLERANCE` since the first period."""
-        first, last = self.sizes[0], self.sizes[-1]
+        """What became larger by more than `TOLERANCE` since the history was full."""
+        first, last = self.sizes[self.full_at], self.sizes[-1]
         return [
             f"{name} grew from {getattr(first, name):,} to {getattr(last, name):,}"
-            for name in ("memory_bytes", "threads", "files")
+            for name in ("memory_bytes", "threads", "files", "backups")
             if getattr(last, name) > getattr(first, name) * (1 + TOLERANCE)
         ]
 
@@ -262,13 +279,15 @@ def soak(*, days: int, period: int, seed: int, told: Callable[[str], None] = pri
     rng, began = random.Random(seed), time.monotonic()  # noqa: S311 - no secret
     zone = rng.choice(ZONES)
     sizes: list[Size] = []
+    full_at = 0
     with _place() as place, forks.started() as children:
         world = World(place=place, timezone=zone, schedules=SCHEDULES).make()
         one = Soak(world=world, forks=children, rng=rng)
         for number in range(1, days + 1):
             one.day(number)
             if number % period == 0:
-                sizes.append(size())
+                full_at = full_at or len(sizes) * history_is_full(world)
+                sizes.append(size(world))
                 told(_line(number, sizes[-1], one, time.monotonic() - began))
         one._judge()
         one.close()
@@ -277,6 +296,7 @@ def soak(*, days: int, period: int, seed: int, told: Callable[[str], None] = pri
         days=days,
         took_s=time.monotonic() - began,
         sizes=tuple(sizes),
+        full_at=full_at,
         complaints=tuple(one.complaints),
         befell=dict(one.befell),
         outcomes=dict(one.outcomes),
@@ -300,7 +320,7 @@ def _place() -> Iterator[Path]:
 def _line(day: int, now: Size, one: Soak, passed_s: float) -> str:
     return (
         f"day {day:5}  {now.memory_bytes / 1e6:6.1f} MB  {now.threads} threads  "
-        f"{now.files} files  {sum(one.outcomes.values()):6} slots  "
+        f"{now.files} files  {now.backups} backups  {sum(one.outcomes.values()):6} slots  "
         f"{len(one.complaints)} broken promises  {passed_s:4.0f} s"
     )
 
@@ -311,6 +331,7 @@ def main() -> int:
     parser.add_argument("--years", type=int, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311 - no secret
     asked = parser.parse_args()
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     print(f"seed {asked.seed}", flush=True)  # noqa: T201
     say = functools.partial(print, flush=True)
     outlived = soak(days=365 * asked.years, period=365, seed=asked.seed, told=say)
@@ -326,7 +347,8 @@ def summary(outlived: Outlived) -> Iterator[str]:
         yield f"  {count:5} x {name}"
     ends = ", ".join(f"{count:,} {name}" for name, count in sorted(outlived.outcomes.items()))
     yield f"slots: {ends}"
-    yield from outlived.growth() or ["memory, threads and files are as they were"]
+    since = f"at the end of period {outlived.full_at + 1} of {len(outlived.sizes)}"
+    yield from outlived.growth() or [f"memory, threads and files are as they were {since}"]
     yield from outlived.complaints or ["every promise was kept"]
 
 

@@ -43,7 +43,8 @@ SCHEDULES = {"nightly": "30 2 * * *", "other": "0 */6 * * *"}
 SUBJECTS = {"nightly": "database/main/nightly", "other": "database/main/other"}
 TARGETS = ("phone", "mail")
 TIMEOUT = timedelta(minutes=10)
-KEEP = Keep(last=3, daily=0, weekly=0, monthly=0, minimum=2)
+# All that no rule keeps may go at once: nobody is there to answer when that is refused.
+KEEP = Keep(last=3, daily=0, weekly=0, monthly=0, minimum=2, max_removed_percent=100)
 LOG_LEVEL = "debug"
 DUMP_BYTES = 3000
 PIECES = 3
