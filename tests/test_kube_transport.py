@@ -23,6 +23,7 @@ from opsd.clock import Deadline, SystemClock
 from opsd.errors import DeadlineExceeded
 from tests.faults import proxy as faults
 from tests.faults.proxy import Fault, Kind, Way
+from tests.rig.rawhttp import chunked, http, speaking
 from tests.rig.server import HOST
 from tests.rig.sink import Answer, Sink
 from tests.rig.sink import Request as Received
@@ -250,6 +251,16 @@ def test_an_answer_that_drips_ends_at_the_deadline(sink: Sink) -> None:
         Access(sink.url).read(within_s=0.5)  # the head alone takes longer
 
 
+def test_an_answer_that_drips_is_not_waited_for_until_a_far_deadline(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CALL_S", 0.3)
+    sink.answer_by(lambda _request: Answer(body=b"x" * 1000, drip_s=0.02))
+
+    with pytest.raises(Unreachable, match="no answer in time"):
+        Access(sink.url).read(within_s=3600)
+
+
 def test_an_answer_that_drips_is_read_while_there_is_time(sink: Sink) -> None:
     sink.answer_by(lambda _request: Answer(body=b"done", drip_s=0.001))
 
@@ -257,7 +268,7 @@ def test_an_answer_that_drips_is_read_while_there_is_time(sink: Sink) -> None:
 
 
 def test_nothing_is_asked_when_no_time_is_left(sink: Sink) -> None:
-    with pytest.raises(DeadlineExceeded, match=r"^list pods: no time is left$"):
+    with pytest.raises(DeadlineExceeded, match=r"^list pods: no answer before the deadline$"):
         Access(sink.url).read(within_s=-1)
 
     assert sink.requests == []
@@ -290,44 +301,6 @@ def test_an_answer_longer_than_any_is_not_kept(
         access.read()
 
     assert len(whole) == 1000
-
-
-@contextlib.contextmanager
-def speaking(*replies: bytes) -> Iterator[tuple[str, list[int]]]:
-    """A server that sends bytes of our choice, one reply for each request of a connection."""
-    connections: list[int] = []
-    with socket.create_server((HOST, 0)) as server:
-
-        def serve(connection: socket.socket) -> None:
-            with connection, contextlib.suppress(OSError):
-                for reply in replies:
-                    if not connection.recv(65536):
-                        return
-                    connection.sendall(reply)
-                connection.recv(65536)
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = server.accept()
-                    connections.append(connection.fileno())
-                    threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield f"http://{HOST}:{server.getsockname()[1]}", connections
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-def http(body: bytes, *headers: str) -> bytes:
-    head = "".join(f"{line}\r\n" for line in ("HTTP/1.1 200 OK", *headers))
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-def chunked(*parts: bytes) -> bytes:
-    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return head + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
 
 
 def test_a_connection_is_used_again() -> None:

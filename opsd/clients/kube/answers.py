@@ -66,7 +66,7 @@ class Page(Struct, Generic[T]):
 class Cause(Struct):
     """One reason of several."""
 
-    reason: str = ""
+    field: str = ""  #: ``metadata.uid``
     message: str = ""
 
 
@@ -144,6 +144,8 @@ def error_of(status: Status, what: str, *, retry_after_s: float = 0.0) -> OpsdEr
     text = f"{what}: {status.code}{reason}: {_words(status.message)}"
     if "Too large resource version" in status.message:  # the API server's data was set back
         return Expired(text)
+    if any(cause.field == "metadata.uid" for cause in status.details.causes):
+        return Conflict(text)  # a patch of an object whose name another has now
     if status.code in _PASSING or not 400 <= status.code < 500:  # noqa: PLR2004 - HTTP
         return Unreachable(text, status=status.code, retry_after_s=retry_after_s)
     return _REFUSALS.get(status.code, Refused)(text)

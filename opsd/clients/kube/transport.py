@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 CONNECT_S = 3.0  # TCP, and then again TLS
 READ_S = 10.0  # of silence
-CALL_S = 30.0  # all tries of one request together
+CALL_S = 60.0  # all tries of one request together
 PAUSES_S = (0.2, 1.0, 3.0)  # before each further try; the server may ask for more
 FRESH_S = 30.0  # an idle connection older than this may be dead without knowing it
 MOST_IDLE = 4
@@ -91,7 +91,7 @@ class Transport:
             ConfigError, DeadlineExceeded: as `send`.
             NotFound, Forbidden, Refused, Expired, Unreachable: see there.
         """
-        give_up = _earlier(deadline, CALL_S)
+        give_up = _at_most(deadline)
         for pause_s in PAUSES_S:
             try:
                 return self.send(request, deadline)
@@ -127,13 +127,13 @@ class Transport:
         Raises:
             as `send`; in the middle of it Unreachable when it falls silent or breaks.
         """
-        connection = self._connected(deadline, request.what)
+        connection = self._connected(_at_most(deadline), request.what)
         try:
             with self._translated(request.what, deadline):
                 response = connection.ask(request, self._headers(request))
                 if response.status != 200:  # noqa: PLR2004 - HTTP
                     raise_for(_answer(response), request.what)
-            connection.silence_s = silence_s
+            connection.deadline, connection.silence_s = deadline, silence_s
             yield self._lines(response, request.what, deadline)
         finally:
             connection.close()
@@ -151,7 +151,8 @@ class Transport:
         return cast("socket.socket", connection.sock)
 
     def _exchange(self, request: Request, deadline: Deadline) -> Answer:
-        connection = self._kept(deadline) or self._connected(deadline, request.what)
+        soon = _at_most(deadline)
+        connection = self._kept(soon) or self._connected(soon, request.what)
         is_reusable = False
         try:
             with self._translated(request.what, deadline):
@@ -221,9 +222,7 @@ class Transport:
         where = f"{what}: {self.cluster.url}"
         try:
             yield
-        except DeadlineExceeded:
-            raise DeadlineExceeded(f"{what}: no time is left") from None
-        except TimeoutError as exc:
+        except (DeadlineExceeded, TimeoutError) as exc:
             if deadline.at <= deadline.clock.monotonic():
                 raise DeadlineExceeded(f"{what}: no answer before the deadline") from exc
             raise Unreachable(f"{where}: no answer in time") from exc
@@ -324,8 +323,9 @@ def _answer(response: HTTPResponse) -> Answer:
     )
 
 
-def _earlier(deadline: Deadline, seconds: float) -> Deadline:
-    return Deadline(deadline.clock, min(deadline.at, deadline.clock.monotonic() + seconds))
+def _at_most(deadline: Deadline) -> Deadline:
+    """The deadline, or that of one call if it is earlier."""
+    return Deadline(deadline.clock, min(deadline.at, deadline.clock.monotonic() + CALL_S))
 
 
 def _proxy_login(proxy: str) -> dict[str, str]:
