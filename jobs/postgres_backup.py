@@ -10,19 +10,16 @@ dumped at the same instant. What happens between two dumps is lost with the serv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, Literal
+from datetime import datetime, timedelta
 
-from pydantic import AfterValidator, Field
-
-from opsd.backup import housekeeping
+from opsd.backup import coverage, housekeeping
 from opsd.backup.catalog import Catalog, read_catalog
 from opsd.backup.delivery import Delivery
 from opsd.backup.manifest import manifest_key
+from opsd.backup.naming import subject as subject_of
 from opsd.backup.postgres import findings as pgfindings
 from opsd.backup.postgres import tools as pgtools
 from opsd.backup.postgres.dump import (
@@ -32,11 +29,10 @@ from opsd.backup.postgres.dump import (
     dump_globals,
     globals_subject,
 )
-from opsd.backup.postgres.servers import ServerTable, Target, targets
-from opsd.backup.postgres.source import SCRATCH_PREFIX
+from opsd.backup.postgres.servers import Target, is_dumped, targets
+from opsd.backup.postgres.settings import Settings
 from opsd.backup.repository import Repository
 from opsd.clients.pginspect import Database, ServerFacts, inspect
-from opsd.config import Duration, Keep, RepositoryName, Table, unique_names
 from opsd.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -51,50 +47,6 @@ from opsd.text import shortened
 
 INSPECT_S = 30.0  # for asking one server what it holds
 MOST_NAMED = 5  # subjects that the run's error names
-
-
-def _public_keys(recipients: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse what age cannot encrypt to while the configuration is read."""
-    if recipients:
-        from opsd.backup.crypt import parse_recipients  # noqa: PLC0415 - only when used
-
-        try:
-            parse_recipients(recipients)
-        except ConfigError as exc:
-            raise ValueError(str(exc)) from exc
-    return recipients
-
-
-class Settings(Table):
-    """Settings of postgres-backup."""
-
-    repositories: tuple[RepositoryName, ...] = Field(
-        min_length=1, description="where the dumps go; each gets all of them", examples=[["usb"]]
-    )
-    servers: Annotated[tuple[ServerTable, ...], AfterValidator(unique_names)] = Field(
-        min_length=1, description="the servers to dump"
-    )
-    concurrency: int = Field(2, ge=1, le=32, description="databases dumped at the same time")
-    recipients: Annotated[tuple[str, ...], AfterValidator(_public_keys)] = Field(
-        (), description="age public keys; dumps are encrypted to them, none: not encrypted"
-    )
-    client_dirs: tuple[Path, ...] = Field(
-        (), description="directories with pg_dump, looked at before /usr/lib/postgresql/*/bin"
-    )
-    count_rows: Duration = Field(
-        timedelta(minutes=10),
-        description="time for counting one database's rows; beyond it they are estimates",
-    )
-    lock_wait: Duration = Field(
-        timedelta(minutes=1), description="how long a dump waits for a table that is locked"
-    )
-    large_objects: Literal["require", "skip"] = Field(
-        "require", description="skip: dump without them, which makes the dump partial"
-    )
-    shrink_warning: int = Field(
-        50, ge=1, le=100, description="percent below the usual size that are worth a warning"
-    )
-    keep: Keep = Field(default_factory=Keep, description="which dumps of a database stay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +80,7 @@ def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
         yield from backup.describe()
     else:
         yield from backup.work()
+        yield from backup.cover()
     backup.conclude()
 
 
@@ -140,6 +93,8 @@ class _Backup:
         self._repositories: list[Repository] = []
         self._catalogs: dict[str, Catalog] = {}
         self._tasks: list[_Task] = []
+        self._known: dict[str, datetime | None] = {}  # servers, since when each exists
+        self._fresh: set[str] = set()  # servers of which this run published a dump
         self._failed: list[str] = []
         self._may_pass = False  # something that failed
         self._timed_out = False
@@ -166,22 +121,51 @@ class _Backup:
     def look_at_servers(self) -> Iterator[Observation]:
         """Find out what is to be dumped; a server that is down is one finding."""
         tools = pgtools.installed(self._settings.client_dirs, deadline=self._ctx.deadline)
-        for target in targets(self._settings.servers):
-            server, subject = target.server, f"server/{target.server.name}"
-            try:
-                within_s = min(INSPECT_S, self._ctx.remaining())
-                with self._ctx.postgres.connect(server, within_s=within_s) as session:
-                    facts = inspect(session)
-                chosen = pgtools.for_dump(tools, facts.major)
-            except pgtools.ClientMissing as exc:
-                self._fail(subject, exc)
-                yield pgfindings.unreachable("postgres.client_missing", subject, exc)
-            except (ConfigError, TransientError, PermanentError) as exc:
-                self._fail(subject, exc)
-                yield pgfindings.unreachable("postgres.unreachable", subject, exc)
-            else:
-                yield from self._plan(target, facts, chosen)
-                yield Seen(subject=subject)
+        written_down = targets(self._settings.servers)
+        self._known = {target.server.name: None for target in written_down}
+        found = yield from self._search(written_down)
+        for target in (*written_down, *found):
+            yield from self._look_at(target, tools)
+
+    def _search(
+        self, written_down: Sequence[Target]
+    ) -> Generator[Observation, None, tuple[Target, ...]]:
+        """Find the servers that nobody wrote down."""
+        if not self._settings.searches_cluster():
+            return ()
+        from opsd.cluster.postgres_discovery import search  # noqa: PLC0415 - for clusters only
+        from opsd.cluster.postgres_reading import Namespaces  # noqa: PLC0415 - likewise
+
+        settings = self._settings
+        where = Namespaces(include=settings.namespaces, exclude=settings.exclude_namespaces)
+        configured = [target.server for target in written_down]
+        found = search(self._ctx.kube, where, configured=configured)
+        for refused in found.refused:
+            self._failed.append(refused.finding.subject)
+            self._may_pass = self._may_pass or refused.may_pass
+            yield refused.finding
+        self._known |= {one.name: one.created_at for one in found.known}
+        return tuple(
+            Target(server=one.server, databases=one.databases, exclude=one.exclude)
+            for one in found.located
+        )
+
+    def _look_at(self, target: Target, tools: Sequence[pgtools.Tools]) -> Iterator[Observation]:
+        server, subject = target.server, f"server/{target.server.name}"
+        try:
+            within_s = min(INSPECT_S, self._ctx.remaining())
+            with self._ctx.postgres.connect(server, within_s=within_s) as session:
+                facts = inspect(session)
+            chosen = pgtools.for_dump(tools, facts.major)
+        except pgtools.ClientMissing as exc:
+            self._fail(subject, exc)
+            yield pgfindings.unreachable("postgres.client_missing", subject, exc)
+        except (ConfigError, TransientError, PermanentError) as exc:
+            self._fail(subject, exc)
+            yield pgfindings.unreachable("postgres.unreachable", subject, exc)
+        else:
+            yield from self._plan(target, facts, chosen)
+            yield Seen(subject=subject)
 
     def _plan(
         self, target: Target, facts: ServerFacts, tools: pgtools.Tools
@@ -220,6 +204,25 @@ class _Backup:
                     self._failed.append(result.subject)
                 self._may_pass = self._may_pass or result.may_pass
                 self._timed_out = self._timed_out or result.timed_out
+
+    def cover(self) -> Iterator[Finding]:
+        """Name every server without a dump that is young enough."""
+        backups = [one for catalog in self._catalogs.values() for one in catalog.backups]
+        for name, since in self._known.items():
+            series = f"{subject_of('database', name)}/"
+            own = [one for one in backups if one.manifest.subject.startswith(series)]
+            newest = coverage.newest_good(own)
+            if name in self._fresh or not (newest or since):
+                continue
+            finding = coverage.not_covered(
+                f"server/{name}",
+                newest=newest,
+                exists_since=since,
+                now=self._ctx.clock.now(),
+                wanted_age=self._settings.wanted_age,
+            )
+            if finding:
+                yield finding
 
     def conclude(self) -> None:
         """Say what the run came to.
@@ -308,6 +311,8 @@ class _Backup:
             before = self._catalogs[name].series(task.subject)
             yield pgfindings.artifact(name, published, duration_s=duration_s)
             yield Seen(subject=f"repository/{name}/{task.subject}")
+            if task.database:
+                self._fresh.add(task.target.server.name)
             yield from housekeeping.shrunk(
                 manifest, before, percent=settings.shrink_warning, repository=name
             )
@@ -353,15 +358,6 @@ class _Backup:
         return self._ctx.clock.monotonic() >= self._ctx.deadline.at
 
 
-def is_dumped(database: Database) -> bool:
-    """Whether a database is one of its owner's: no template, open for connections."""
-    return (
-        database.allows_connections
-        and not database.is_template
-        and not database.name.startswith(SCRATCH_PREFIX)
-    )
-
-
 def _merged(first: Catalog, second: Catalog) -> Catalog:
     return Catalog(
         backups=first.backups + second.backups, problems=first.problems + second.problems
@@ -369,8 +365,8 @@ def _merged(first: Catalog, second: Catalog) -> Catalog:
 
 
 def _is_place(subject: str) -> bool:
-    """A server or repository that failed as a whole, and so has no task."""
-    return subject.startswith(("server/", "repository/"))
+    """A server, repository or cluster that failed as a whole, and so has no task."""
+    return subject.startswith(("server/", "repository/", "cluster/"))
 
 
 def _some(subjects: Sequence[str]) -> str:
@@ -378,6 +374,8 @@ def _some(subjects: Sequence[str]) -> str:
     more = len(subjects) - MOST_NAMED
     return f"{named} and {more} more" if more > 0 else named
 
+
+__all__ = ["JOB", "Settings", "run"]
 
 JOB = Job(
     name="postgres-backup",

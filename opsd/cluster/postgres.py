@@ -185,7 +185,7 @@ class _Finder:
             namespace=source.namespace,
             name=source.name,
             labels=template.metadata.labels,
-            port=images.port_of(container) or images.PORT,
+            port=images.serving_port(container),
             container=container,
             replicas=source.spec.replicas,
             governing=source.spec.service_name if isinstance(source, StatefulSet) else "",

@@ -62,12 +62,19 @@ def server_in(template: PodTemplate, *, insisted: bool) -> Container | None:
     by_port = [one for one in containers if _looks_like_it(one, template.metadata.labels)]
     found = by_image or by_port
     if insisted and not found:
-        found = [one for one in containers if port_of(one)] or list(containers)
+        found = [one for one in containers if _sql_port(one)] or list(containers)
     return found[0] if found else None
 
 
-def port_of(container: Container) -> int:
-    """The declared port on which it serves SQL; 0 when none is declared."""
+def serving_port(container: Container) -> int:
+    """The port on which a server's container serves SQL, by the likeliest sign."""
+    declared = [port.container_port for port in container.ports if port.protocol == "TCP"]
+    only = declared[0] if len(declared) == 1 else 0
+    return _sql_port(container) or only or PORT
+
+
+def _sql_port(container: Container) -> int:
+    """The declared port that is PostgreSQL's; 0 when none is."""
     ports = [port for port in container.ports if port.protocol == "TCP"]
     named = [port.container_port for port in ports if port.name in PORT_NAMES]
     usual = [port.container_port for port in ports if port.container_port == PORT]
@@ -102,7 +109,7 @@ def _is_server_call(args: tuple[str, ...]) -> bool:
 
 def _looks_like_it(container: Container, labels: Mapping[str, str]) -> bool:
     """Port 5432 and a sign that it is the server itself."""
-    if _CLIENTS.search(image_name(container.image)) or not port_of(container):
+    if _CLIENTS.search(image_name(container.image)) or not _sql_port(container):
         return False
     has_own = any(variable.name in _OWN_VARIABLES for variable in container.env)
     return has_own or labels.get(_NAME, "") in ("postgresql", "postgres")

@@ -1,4 +1,4 @@
-"""Where the servers to back up come from: today the configuration.
+"""Which servers the configuration names, and which of their databases are wanted.
 
 What is done with them is elsewhere and takes `Target`s, so that servers found in a cluster
 can join those that somebody wrote down.
@@ -14,6 +14,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from opsd.backup.postgres.source import SCRATCH_PREFIX
+from opsd.clients.pginspect import Database
 from opsd.clients.pgserver import Server, SslMode
 from opsd.config import SecretRef, Table
 
@@ -89,6 +91,15 @@ def server_of(table: ServerTable) -> Server:
         sslmode=automatic if table.sslmode == "auto" else table.sslmode,
         sslrootcert=table.ca_file,
         maintenance_database=table.maintenance_database,
+    )
+
+
+def is_dumped(database: Database) -> bool:
+    """Whether a database is one of its owner's: no template, open for connections."""
+    return (
+        database.allows_connections
+        and not database.is_template
+        and not database.name.startswith(SCRATCH_PREFIX)
     )
 
 
