@@ -28,6 +28,7 @@ from opsd.backup.repository import NotFound
 from opsd.incidents import AlertState
 from opsd.model import Outcome, Run
 from opsd.schedule import MOST_MISSED
+from opsd.state import FURTHEST_RECORD
 from opsd.state.records import unpack
 from opsd.testing import FakeClock
 from opsd.triage import JOB_CHECK
@@ -58,6 +59,7 @@ class Witness:
 
     results: dict[tuple[str, datetime], str] = field(default_factory=dict)  #: run that published
     runs: set[str] = field(default_factory=set)  #: ids of those judged already
+    premature: set[str] = field(default_factory=set)  #: ids of runs of slots that were to come
     letters: set[str] = field(default_factory=set)  #: keys of messages
     kills: int = 0
 
@@ -68,6 +70,8 @@ class Witness:
         newest = sorted(self.results, key=lambda name: name[1], reverse=True)[:RESULTS_KEPT]
         self.results = {name: self.results[name] for name in {*there, *newest}}
         self.runs = {run.run_id for run in evidence.runs}
+        early = {run.run_id for run in evidence.runs if evidence.is_to_come(run.slot)}
+        self.premature = early | self.premature & self.runs
         self.letters = {letter.key for letter in evidence.letters}
 
 
@@ -91,6 +95,23 @@ class Evidence:
     def of_slot(self, job: str, slot: datetime) -> tuple[Run, ...]:
         """Recorded runs that answered it, newest first."""
         return tuple(run for run in self.runs if (run.job, run.slot) == (job, slot))
+
+    def is_answered(self, job: str, slot: datetime) -> bool:
+        """Whether a run is on record that was not recorded before the slot had come."""
+        return any(run.run_id not in self.witness.premature for run in self.of_slot(job, slot))
+
+    def is_to_come(self, slot: datetime) -> bool:
+        """Whether only a clock that was ahead could have recorded it."""
+        return slot > self.now + FURTHEST_RECORD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a look at a world came to; can be sent to another process."""
+
+    complaints: tuple[str, ...]
+    witness: Witness  #: remembers this look too
+    outcomes: Counter[Outcome]  #: of the runs that it saw for the first time
 
 
 Oracle = Callable[[Evidence], Iterator[str]]
@@ -129,6 +150,15 @@ def judge(evidence: Evidence) -> list[str]:
     return complaints
 
 
+def look(world: World, witness: Witness, *, now: datetime) -> Verdict:
+    """Gather, judge, and empty the log, which no secret was found in."""
+    evidence = gather(world, witness, now=now)
+    outcomes = Counter(run.outcome for run in evidence.runs if run.run_id not in witness.runs)
+    complaints = tuple(judge(evidence))
+    (world.place / "log").write_text("")
+    return Verdict(complaints=complaints, witness=witness, outcomes=outcomes)
+
+
 def i1_what_completed_can_be_restored(evidence: Evidence) -> Iterator[str]:
     """Every stored backup holds what its source held at that time."""
     for backup in evidence.catalog.backups:
@@ -145,8 +175,8 @@ def i2_every_due_slot_is_on_record(evidence: Evidence) -> Iterator[str]:
     """From the first slot on record to now there is no gap, and nothing that never ends."""
     for job in JOBS:
         for slot in _due_slots(evidence, job):
-            if not evidence.of_slot(job, slot):
-                yield f"{job} {slot:%Y-%m-%d %H:%M} was due and has no record"
+            if not evidence.is_answered(job, slot):
+                yield f"{job} {slot:%Y-%m-%d %H:%M} was due and has no record since"
     for run in evidence.runs:
         if run.slot > evidence.now:
             continue  # of a wrong clock

@@ -38,7 +38,7 @@ from opsd.testing import FakeClock
 from tests.chaos import forks
 from tests.chaos.forks import Forks
 from tests.chaos.lives import TICK, Launcher, Life, Step, awake, live
-from tests.chaos.oracles import Witness, gather, judge
+from tests.chaos.oracles import Verdict, Witness, look
 from tests.chaos.world import FAIR, JOBS, TARGETS, Weather, World
 from tests.faults.failpoints import Failpoint
 from tests.rig import scratch
@@ -234,21 +234,12 @@ class Soak:
     def _judge(self) -> None:
         self._daemon.supervise()
         now = self.clock.wall
-        work = functools.partial(_judged, self.world, self.witness, now)
-        complaints, self.witness, outcomes = self.forks.run(work).result
-        self.complaints += [f"{now:%Y-%m-%d} {complaint}" for complaint in complaints]
-        self.outcomes.update(outcomes)
-
-
-def _judged(
-    world: World, witness: Witness, now: datetime
-) -> tuple[list[str], Witness, Counter[Outcome]]:
-    """What the oracles say; in a child, so that what they hold is not measured."""
-    evidence = gather(world, witness, now=now)
-    outcomes = Counter(run.outcome for run in evidence.runs if run.run_id not in witness.runs)
-    complaints = judge(evidence)
-    (world.place / "log").write_text("")
-    return complaints, witness, outcomes
+        # In a child, so that what the oracles hold is not measured.
+        work = functools.partial(look, self.world, self.witness, now=now)
+        verdict: Verdict = self.forks.run(work).result
+        self.witness = verdict.witness
+        self.complaints += [f"{now:%Y-%m-%d} {complaint}" for complaint in verdict.complaints]
+        self.outcomes.update(verdict.outcomes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

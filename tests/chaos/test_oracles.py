@@ -187,6 +187,18 @@ def test_a_restart_that_does_not_settle_is_seen(world: World, witness: Witness) 
     ]
 
 
+def test_a_record_from_before_its_slot_was_due_answers_it_not(world: World) -> None:
+    witness, day = Witness(), timedelta(days=1)
+    judge(gather(world, witness, now=END - 2 * day))  # so the clock of the last two was ahead
+
+    complaints = list(oracles.i2_every_due_slot_is_on_record(gather(world, witness, now=END)))
+
+    assert [text for text in complaints if text.startswith("nightly")] == [
+        f"nightly {END - days * day:%Y-%m-%d} 02:30 was due and has no record since"
+        for days in (0, 1)
+    ]
+
+
 def test_every_oracle_is_shown_to_complain() -> None:
     shown = {oracle for _, seen_by in DAMAGES for oracle in seen_by}
 
