@@ -258,13 +258,14 @@ class _Finder:
         is_running: bool,
     ) -> Found | Problem:
         """An operator's Services have no selectors that could be followed, but fixed names."""
-        port = self._port(source.namespace, service)
-        address = Address(host=f"{service}.{source.namespace}.svc", port=port)
+        address = self._service(source.namespace, service) or Address(
+            host=f"{service}.{source.namespace}.svc", port=images.PORT
+        )
         return self._found(
             source,
             hints,
             address=address,
-            known_as=frozenset({(f"{service}.{source.namespace}", port)}),
+            known_as=frozenset({(f"{service}.{source.namespace}", address.port)}),
             logins=tuple(logins),
             is_running=is_running,
         )
@@ -280,7 +281,7 @@ class _Finder:
         is_running: bool,
     ) -> Found | Problem:
         if hints.service:
-            address = self._hinted(source, hints)
+            address = self._service(source.namespace, hints.service)
             if address is None:
                 reason = f"there is no Service {hints.service} in its namespace"
                 return _problem(source, reason, f"correct the annotation {hints_of.PREFIX}service")
@@ -310,21 +311,16 @@ class _Finder:
             created_at=source.metadata.creation_timestamp,
         )
 
-    def _hinted(self, source: Source, hints: Hints) -> Address | None:
-        for service in self._objects.services:
-            if (service.namespace, service.name) == (source.namespace, hints.service):
-                return services_of.address_of(service, hints.port or self._port(*_place(service)))
-        return None
-
-    def _port(self, namespace: str, name: str) -> int:
-        """The port of a Service for SQL; the usual one when the Service does not tell."""
+    def _service(self, namespace: str, name: str) -> Address | None:
+        """The address of a Service, with its port for SQL; None when it is not there."""
         for service in self._objects.services:
             if (service.namespace, service.name) == (namespace, name):
                 ports = [one for one in service.spec.ports if one.protocol == "TCP"]
                 named = [one.port for one in ports if one.name in images.PORT_NAMES]
                 usual = [one.port for one in ports if one.port == images.PORT]
-                return next(iter(usual or named or [one.port for one in ports]), images.PORT)
-        return images.PORT
+                likely = usual or named or [one.port for one in ports] or [images.PORT]
+                return services_of.address_of(service, likely[0])
+        return None
 
 
 def _serves(template: PodTemplate) -> bool:
@@ -336,7 +332,7 @@ def _name(source: Source) -> str:
     return f"{source.namespace}.{name or source.name}"
 
 
-def _place(source: Source | Service) -> tuple[str, str]:
+def _place(source: Source) -> tuple[str, str]:
     return (source.namespace, source.name)
 
 
