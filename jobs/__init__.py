@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs import nfs_backup, postgres_backup
+from jobs import nfs_backup, postgres_backup, pv_guard
 from opsd.job import AnyJob
 
-JOBS: tuple[AnyJob, ...] = (postgres_backup.JOB, nfs_backup.JOB)
+JOBS: tuple[AnyJob, ...] = (postgres_backup.JOB, nfs_backup.JOB, pv_guard.JOB)

@@ -56,7 +56,7 @@ class Manifest:
     """One backup."""
 
     format: int = FORMAT
-    kind: str  #: ``pg_dump``, ``pg_globals``, ``restic``, ``rsync``
+    kind: str  #: ``pg_dump``, ``pg_globals``, ``restic``, ``rsync``, ``pv_catalog``
     subject: str  #: the series: ``database/main/app``; also the prefix of its keys
     slot: Moment  #: aware UTC, whole seconds
     run_id: str

@@ -1,14 +1,16 @@
 """`opsd backups restore`: the worst day, one command, nothing overwritten.
 
-A database comes back under a new name or not at all; a share comes back in a new place. At
-the end what was restored is held against the manifest, and the difference is told.
+A database comes back under a new name or not at all; a share comes back in a new place; of
+volumes the manifests are written to a new file. At the end what was restored is held against
+the manifest, and the difference is told.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -59,8 +61,17 @@ class Restored:
 @click.option(
     "--at-time", metavar="TIME", help='The newest good one until then: "2026-11-22 03:00".'
 )
-@click.option("--to", type=click.Path(path_type=Path), help="Share: the new, empty directory.")
-@click.option("--path", default="", metavar="PATH", help="Share: only this file or directory.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="Share: the new, empty directory. Volumes: a new file for their manifests.",
+)
+@click.option(
+    "--path",
+    default="",
+    metavar="PATH",
+    help="Share: only this file or directory. Volumes: only NAMESPACE/CLAIM.",
+)
 @click.option("--as", "new_name", default="", metavar="NAME", help="Database: its new name.")
 @click.option(
     "--server",
@@ -89,7 +100,7 @@ def restore(
     identity: Path | None,
     place: Place,
 ) -> int:
-    """Get a database, a server's roles, a share, a directory or a file back.
+    """Get a database, a server's roles, a share, a directory, a file or a volume back.
 
     Nothing that exists is overwritten. SELECTOR is a subject such as database/main/shop; the
     newest good backup is taken.
@@ -150,6 +161,8 @@ class _Restore:
                 return self._roles(held, self._server(held))
             case "restic" | "rsync":
                 return self._share(held)
+            case "pv_catalog":
+                return self._volumes(held)
         raise PermanentError(
             f"{held.backup.key}: this opsd cannot restore a {held.backup.manifest.kind}"
         )
@@ -191,6 +204,39 @@ class _Restore:
             )
         return Restored(where=str(self._wish.to), comparison=comparison, notes=comparison.notes)
 
+    def _volumes(self, held: Held) -> Restored:
+        to = self._wish.to
+        if to is None:
+            raise click.UsageError(f"{held.subject}: name a new file with --to")
+        source, wanted = self._newest_with(held)
+        try:
+            with to.open("x", encoding="utf-8") as file:
+                json.dump(wanted, file, indent=1)
+        except OSError as exc:
+            raise PermanentError(f"write {to}: {exc.strerror}; name a new file") from exc
+        taken = time_text(source.slot, self._opened.timezone)
+        return Restored(where=str(to), notes=(f"as of {taken}; next: kubectl create -f {to}",))
+
+    def _newest_with(self, held: Held) -> tuple[Held, dict[str, Any]]:
+        """What was asked for, of `held` or the newest before: after a loss, the last lacks it."""
+        from opsd.cluster.volumes import catalogue  # noqa: PLC0415 - only when used
+
+        older = [
+            one
+            for one in self._backups
+            if (one.repository, one.subject) == (held.repository, held.subject)
+            and one.slot < held.slot
+        ]
+        repository = self._opened.named(held.repository)
+        for one in (held, *sorted(older, key=lambda one: one.slot, reverse=True)):
+            content = b"".join(repository.read(one.backup.manifest.key))
+            try:
+                found = catalogue.decode(content, name=one.backup.key)
+                return one, catalogue.only(found, self._wish.path)
+            except catalogue.NotListed:
+                continue
+        raise PermanentError(f"no catalogue of {held.subject} has a claim {self._wish.path}")
+
     def _roles(self, held: Held, into: Into) -> Restored:
         from opsd.backup.postgres.roles import restore_globals  # noqa: PLC0415 - loads psycopg
 
@@ -231,6 +277,7 @@ def _refuse_useless(wish: Wish, held: Held) -> None:
         "pg_globals": of_shares | of_databases,
         "restic": of_servers | of_databases,
         "rsync": of_servers | of_databases,
+        "pv_catalog": of_servers | of_databases,
     }.get(kind, {})
     given = [option for option, is_given in useless.items() if is_given]
     if given:

@@ -76,9 +76,13 @@ class KubeApi:
         """Change an object by a merge, strategic or JSON patch."""
         return self._request("PATCH", path, body=body, content_type=PATCHES[kind])
 
-    def delete(self, path: str, *, grace_s: int | None = None, uid: str = "") -> Object:
+    def delete(
+        self, path: str, *, grace_s: int | None = None, uid: str = "", dry_run: bool = False
+    ) -> Object:
         """Delete an object; `uid` deletes only the one that has it."""
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if dry_run:
+            options["dryRun"] = ["All"]
         if grace_s is not None:
             options["gracePeriodSeconds"] = grace_s
         if uid:

@@ -64,6 +64,10 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return {**found, "directories": len(self.directories)}
 
 
+class NotListed(PermanentError):
+    """The catalogue has no such claim or volume."""
+
+
 _READER = msgspec.json.Decoder(Catalogue)  # made by one thread; see opsd.backup.manifest
 
 
@@ -105,14 +109,14 @@ def only(one: Catalogue, claim: str) -> dict[str, Any]:
         claim: ``namespace/claim``, or the name of a volume; empty: everything.
 
     Raises:
-        PermanentError: there is none of this name.
+        NotListed: there is none of this name.
     """
     items = [dict(item) for item in one.items]
     if claim:
         items = list(_needed(items, claim))
         if not items:
             known = ", ".join(sorted(map(_name, items_of(one, "PersistentVolumeClaim")))[:5])
-            raise PermanentError(f"the catalogue has no claim or volume {claim} (has: {known} …)")
+            raise NotListed(f"the catalogue has no claim or volume {claim} (has: {known} …)")
     return {"apiVersion": "v1", "kind": "List", "items": items}
 
 
