@@ -48,6 +48,7 @@ KURED = ("kube-system", "kured", "weave.works/kured-node-lock")  # DaemonSet and
 IN_MAINTENANCE = frozenset({"MaintenanceInProgress", "MaintenancePlanned", "DrainInProgress"})
 PROVISIONERS = ("nfs-subdir-external-provisioner", "nfs-client-provisioner", "nfs-provisioner")
 _REPLACED_ANYWAY = frozenset({"ReplicaSet", "DaemonSet", "Job"})  # kinds of owners
+_ENDED = frozenset({"Succeeded", "Failed"})
 _KEEPS_OUT = frozenset({"NoSchedule", "NoExecute"})
 
 
@@ -235,7 +236,9 @@ def _owner(pod: Pod) -> tuple[str, str]:
 
 def _is_bystander(pod: Pod, wishes: Mapping[tuple[str, str], str]) -> bool:
     """Whether the taint would end it for good, or start it elsewhere, and nobody wants that."""
-    if MIRROR in pod.annotations or wishes.get(_owner(pod)) == ALLOWED:
+    if MIRROR in pod.annotations or pod.status.phase in _ENDED:
+        return False
+    if wishes.get(_owner(pod)) == ALLOWED:
         return False
     return pod.controller is None or pod.controller.kind not in _REPLACED_ANYWAY
 
