@@ -133,13 +133,14 @@ class _Backup:
         """Find the servers that nobody wrote down."""
         if not self._settings.searches_cluster():
             return ()
-        from opsd.cluster.postgres_discovery import search  # noqa: PLC0415 - for clusters only
+        from opsd.clients.kube.access import runs_in_cluster  # noqa: PLC0415 - for clusters only
+        from opsd.cluster.postgres_discovery import search  # noqa: PLC0415 - likewise
         from opsd.cluster.postgres_reading import Namespaces  # noqa: PLC0415 - likewise
 
         settings = self._settings
         where = Namespaces(include=settings.namespaces, exclude=settings.exclude_namespaces)
         configured = [target.server for target in written_down]
-        found = search(self._ctx.kube, where, configured=configured)
+        found = search(self._ctx.kube, where, configured=configured, in_cluster=runs_in_cluster())
         for refused in found.refused:
             self._failed.append(refused.finding.subject)
             self._may_pass = self._may_pass or refused.may_pass

@@ -14,7 +14,7 @@ Limits: servers outside of the cluster, and those that bare pods or DaemonSets r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -290,7 +290,7 @@ class _Finder:
             remedy = f"make a Service, or name it: {hints_of.PREFIX}service on {_kubectl(source)}"
             return _problem(source, reason, remedy)
         if hints.port:
-            address = Address(host=address.host, port=hints.port)
+            address = replace(address, port=hints.port)
         if hints.secret:
             named = logins_of.of_secret(hints.secret, key=hints.password_key, user=hints.user)
             logins = (named,)

@@ -3,7 +3,8 @@
 With each that cannot be used comes what is wrong with it. A server that somebody did write down
 is left to what stands there. One that cannot be used stops none of the others.
 
-Limits: opsd connects by the Service's name, so it must run in the cluster. A server that is
+Limits: opsd connects by the Service's name in a pod, and by its address elsewhere, which the
+nodes of the cluster reach and nobody else does. A server that is
 written down by an address which the cluster does not know (a node port, a load balancer) is
 not recognised and backed up twice; ``opsd.dev/backup: "false"`` on it ends that.
 """
@@ -64,13 +65,20 @@ class Search:
     known: tuple[Known, ...] = ()  #: every server that should have backups
 
 
-def search(kube: Kube, namespaces: Namespaces, *, configured: Sequence[Server]) -> Search:
+def search(
+    kube: Kube,
+    namespaces: Namespaces,
+    *,
+    configured: Sequence[Server],
+    in_cluster: bool = True,
+) -> Search:
     """Find the servers that nobody wrote down.
 
     Args:
         kube: the cluster.
         namespaces: where to look.
         configured: the servers that are written down; what is found of them is left out.
+        in_cluster: opsd runs in a pod, so that the names of Services lead somewhere.
 
     Raises:
         DeadlineExceeded: no time is left.
@@ -86,7 +94,11 @@ def search(kube: Kube, namespaces: Namespaces, *, configured: Sequence[Server]) 
     ]
     located, logins = [], LoginReader(kube)
     for one in _told_apart(found, configured):
-        result = _unclear(one) if isinstance(one, Problem) else _locate(one, logins)
+        result = (
+            _unclear(one)
+            if isinstance(one, Problem)
+            else _locate(one, logins, in_cluster=in_cluster)
+        )
         if isinstance(result, Located):
             located.append(result)
         else:
@@ -117,7 +129,7 @@ def _told_apart(found: Discovery, configured: Sequence[Server]) -> Iterator[Foun
             yield one
 
 
-def _locate(found: Found, logins: LoginReader) -> Located | Refused:
+def _locate(found: Found, logins: LoginReader, *, in_cluster: bool) -> Located | Refused:
     try:
         credentials = logins.credentials(found)
     except Unresolved as exc:
@@ -125,10 +137,11 @@ def _locate(found: Found, logins: LoginReader) -> Located | Refused:
     except TransientError as exc:
         remedy = "is the API server well? kubectl get --raw /readyz"
         return Refused(finding=_no_credentials(found, str(exc), remedy), may_pass=True)
+    address = found.address
     server = Server(
         name=found.name,
-        host=found.address.host,
-        port=found.address.port,
+        host=address.host if in_cluster else address.cluster_ip or address.host,
+        port=address.port,
         user=credentials.user,
         password=credentials.password,
     )

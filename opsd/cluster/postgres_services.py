@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from opsd.clients.kube.objects import Container, Service
 
@@ -31,6 +31,8 @@ class Address:
 
     host: str  #: ``pg.databases.svc``
     port: int
+    #: Of the Service, for who has no DNS of the cluster; the name means the same.
+    cluster_ip: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,9 @@ def address_of(service: Service, port: int) -> Address:
     """A Service's own address; of an ExternalName, where it leads."""
     if service.spec.type == EXTERNAL:
         return Address(host=service.spec.external_name, port=port)
-    return Address(host=f"{service.name}.{service.namespace}.svc", port=port)
+    host = f"{service.name}.{service.namespace}.svc"
+    own_ip = service.spec.cluster_ip
+    return Address(host=host, port=port, cluster_ip="" if own_ip == HEADLESS else own_ip)
 
 
 def port_to(service: Service, workload: Workload) -> int:

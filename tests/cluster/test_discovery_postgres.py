@@ -286,7 +286,13 @@ def test_a_secret_that_may_not_be_read_is_told_with_the_command_that_helps(
     ids=["no secret", "no key", "empty"],
 )
 def test_a_password_that_is_not_there_is_told_and_stops_no_other_server(
-    site: Site, pg_of: PgOf, empty_pg: PgServer, tmp_path: Path, values: dict[str, str], told: str
+    site: Site,
+    pg_of: PgOf,
+    empty_pg: PgServer,
+    tmp_path: Path,
+    *,
+    values: dict[str, str],
+    told: str,
 ) -> None:
     site.create(
         site.service("out", empty_pg),
