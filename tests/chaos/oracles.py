@@ -59,7 +59,8 @@ class Witness:
 
     results: dict[tuple[str, datetime], str] = field(default_factory=dict)  #: run that published
     runs: set[str] = field(default_factory=set)  #: ids of those judged already
-    premature: set[str] = field(default_factory=set)  #: ids of runs of slots that were to come
+    #: Ids of runs of slots that were to come: what they published may go and come again.
+    premature: set[str] = field(default_factory=set)
     letters: set[str] = field(default_factory=set)  #: keys of messages
     kills: int = 0
 
@@ -70,8 +71,10 @@ class Witness:
         newest = sorted(self.results, key=lambda name: name[1], reverse=True)[:RESULTS_KEPT]
         self.results = {name: self.results[name] for name in {*there, *newest}}
         self.runs = {run.run_id for run in evidence.runs}
-        early = {run.run_id for run in evidence.runs if evidence.is_to_come(run.slot)}
-        self.premature = early | self.premature & self.runs
+        slots = {run.run_id: run.slot for run in evidence.runs}
+        slots |= {one.manifest.run_id: one.manifest.slot for one in evidence.catalog.backups}
+        early = {run_id for run_id, slot in slots.items() if evidence.is_to_come(slot)}
+        self.premature = early | self.premature & {*self.runs, *self.results.values()}
         self.letters = {letter.key for letter in evidence.letters}
 
 
@@ -207,7 +210,10 @@ def i2_what_did_not_complete_is_told(evidence: Evidence) -> Iterator[str]:
 def i3_a_slot_has_one_result(evidence: Evidence) -> Iterator[str]:
     """No two runs claim to have published a slot, and what stands is never replaced."""
     claims = Counter(
-        (artifact.subject, run.slot) for run in evidence.runs for artifact in run.artifacts
+        (artifact.subject, run.slot)
+        for run in evidence.runs
+        for artifact in run.artifacts
+        if run.run_id not in evidence.witness.premature
     )
     for (subject, slot), count in claims.items():
         if count > 1:
@@ -215,7 +221,7 @@ def i3_a_slot_has_one_result(evidence: Evidence) -> Iterator[str]:
     for backup in evidence.catalog.backups:
         manifest = backup.manifest
         first = evidence.witness.results.get((manifest.subject, manifest.slot), manifest.run_id)
-        if first != manifest.run_id:
+        if first not in {manifest.run_id, *evidence.witness.premature}:
             yield f"{backup.key} was published by {first} and is now that of {manifest.run_id}"
 
 

@@ -115,6 +115,7 @@ class Soak:
     world: World
     forks: Forks
     rng: random.Random
+    told: Callable[[str], None]  #: is given every complaint at once
     clock: FakeClock = field(default_factory=lambda: FakeClock(BEGIN))
     witness: Witness = field(default_factory=Witness)
     complaints: list[str] = field(default_factory=list)
@@ -238,7 +239,9 @@ class Soak:
         work = functools.partial(look, self.world, self.witness, now=now)
         verdict: Verdict = self.forks.run(work).result
         self.witness = verdict.witness
-        self.complaints += [f"{now:%Y-%m-%d} {complaint}" for complaint in verdict.complaints]
+        for complaint in verdict.complaints:
+            self.complaints.append(f"{now:%Y-%m-%d} {complaint}")
+            self.told(self.complaints[-1])
         self.outcomes.update(verdict.outcomes)
 
 
@@ -273,7 +276,7 @@ def soak(*, days: int, period: int, seed: int, told: Callable[[str], None] = pri
     full_at = 0
     with _place() as place, forks.started() as children:
         world = World(place=place, timezone=zone, schedules=SCHEDULES).make()
-        one = Soak(world=world, forks=children, rng=rng)
+        one = Soak(world=world, forks=children, rng=rng, told=told)
         for number in range(1, days + 1):
             one.day(number)
             if number % period == 0:
