@@ -146,8 +146,7 @@ class _Watch:
                 started = clock.monotonic()
                 seen = self._look(closely=started >= close_at)
                 if seen is not None:
-                    latest = seen
-                    close_at = started + self._eyes.pace.close.total_seconds()
+                    latest, close_at = seen, started + self._closely_after(seen)
                 if latest is not None and latest.is_news and self._is_over(latest, ends_at):
                     return latest
                 self._rest(started)
@@ -156,6 +155,13 @@ class _Watch:
             if latest is None or not latest.is_news:
                 raise
             return latest
+
+    def _closely_after(self, seen: _Seen) -> float:
+        """Seconds until the next close look, if nothing asks for one earlier."""
+        if not seen.is_news:
+            watched_for = self._memory.watched_for(self._eyes.uptime.seconds())
+            return (self._eyes.thresholds.hold - watched_for).total_seconds()
+        return 0.0 if seen.doubt else self._eyes.pace.close.total_seconds()
 
     def _is_over(self, latest: _Seen, ends_at: float) -> bool:
         next_look = self._ctx.clock.monotonic() + self._eyes.pace.look.total_seconds()
@@ -269,7 +275,10 @@ def _concerns(subject: str, loss: Loss, volumes: Sequence[Volume]) -> bool:
 
 def _servers(pod: Pod) -> Iterator[str]:
     """Names that the server in a pod may have among the backups."""
-    for name in (pod.owner.partition("/")[2], pod.name):
+    owner = pod.owner.partition("/")[2]
+    if pod.kind == "ReplicaSet":
+        owner = owner.rpartition("-")[0]  # the Deployment's
+    for name in (owner, pod.name):
         if name:
             yield f"{pod.namespace}-{name}"
             yield name

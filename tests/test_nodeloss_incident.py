@@ -227,6 +227,15 @@ def test_a_node_that_only_has_to_wait_is_not_told(
             "the API server does not answer: refused",
             True,
         ),
+        (
+            {
+                "api_error": "refused",
+                "controller_manager_silent_s": 31,
+                "silent_nodes": "4 of 4: a, b, c, d",
+            },
+            "the API server does not answer: refused",
+            True,
+        ),
     ],
 )
 def test_a_control_plane_in_doubt_is_told_by_what_is_wrong(

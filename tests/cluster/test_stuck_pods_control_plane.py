@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from opsd.model import Outcome, Run
-from tests.cluster.watcher import USER, Watcher, ended, forbidden, found, until
+from tests.cluster.watcher import QUICK, USER, Watcher, ended, forbidden, found, until
 from tests.rig import controlplane, kubelet
 from tests.rig.controlplane import ControlPlane
 from tests.rig.kubelet import FakeNode
@@ -64,7 +66,7 @@ def test_no_node_is_blamed_while_the_controller_manager_is_frozen(
         later = watcher.look()
     finally:
         control_plane.controller_manager.thaw()
-    after = until(watcher, lambda run: lost(run))
+    after = until(watcher, lost)
 
     degraded = found(run, CONTROL_PLANE)
     assert degraded
@@ -81,12 +83,13 @@ def test_a_loss_stays_open_while_the_api_server_is_away_and_is_not_told_twice(
     control_plane: ControlPlane, nodes: list[FakeNode], watcher: Watcher
 ) -> None:
     nodes[0].lose_power()
-    until(watcher, lambda run: lost(run))
+    until(watcher, lost)
 
     control_plane.apiserver.stop()
     away = watcher.look()
     control_plane.apiserver.start()
-    held = watcher.look()
+    held = watcher.look(thresholds=dataclasses.replace(QUICK, hold=timedelta(minutes=1)))
+    control_plane.controller_manager.restart()  # it ended when it could not renew its lease
     still_open = watcher.finding("node/n-1")
     after = until(watcher, ended)
 
@@ -137,11 +140,11 @@ def test_a_memory_that_is_lost_costs_one_time_of_watching(
     nodes: list[FakeNode], watcher: Watcher
 ) -> None:
     nodes[0].lose_power()
-    until(watcher, lambda run: lost(run))
+    until(watcher, lost)
     for path in watcher.scratch.iterdir():
         path.write_bytes(b"damaged")
 
-    again = until(watcher, lambda run: lost(run))
+    again = until(watcher, lost)
 
     assert lost(again) == {"node/n-1"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,8 +63,9 @@ class Watcher:
 
     control_plane: ControlPlane
     scratch: Path
-    repositories: tuple[Repository, ...] = ()
+    repositories: Sequence[Repository] = ()
     settings: Settings = field(default_factory=lambda: Settings(watch=s(0), ports=()))
+    pace: Pace = OFTEN
     uptime: Uptime = field(default_factory=MachineUptime)
     alerts: AlertState = field(default_factory=AlertState)
     open: dict[tuple[str, str], OpenFinding] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class Watcher:
             timeout=s(120),
             kube=Kube(transport, deadline=Deadline.after(120, clock)),
         )
-        eyes = Eyes(uptime=self.uptime, thresholds=thresholds, pace=OFTEN)
+        eyes = Eyes(uptime=self.uptime, thresholds=thresholds, pace=self.pace)
         job = replace(stuck_pods.JOB, run=lambda ctx, own: stuck_pods.watch(ctx, own, eyes))
         with contextlib.closing(transport):
             run = execute(job, self.settings, ctx)

@@ -67,7 +67,7 @@ class Pod:
     #: How long it stays on a lost node before it is deleted; None: for ever, as a DaemonSet's.
     tolerates_s: int | None = 300
     claims: tuple[str, ...] = ()  #: names of its volume claims
-    images: tuple[str, ...] = ()
+    is_postgres: bool = False  #: a PostgreSQL server runs in it
 
     @property
     def place(self) -> str:

@@ -75,15 +75,15 @@ def subject_of_pod(pod: Pod) -> str:
 def about_control_plane(verdict: Verdict) -> Finding | None:
     """That nothing can be told of nodes now; None when that is only because we just began."""
     evidence = verdict.evidence
-    if "silent_nodes" in evidence:
-        summary = f"{str(evidence['silent_nodes']).partition(':')[0]} nodes are silent at once"
-        remedy = "look at their switch and power; Kubernetes deletes no pods of so many"
+    if "api_error" in evidence:  # which may be why everything else is silent
+        summary = f"the API server does not answer: {evidence['api_error']}"
+        remedy = "on the control-plane node: sudo crictl ps -a | grep -e apiserver -e etcd"
     elif "controller_manager_silent_s" in evidence:
         summary = "the controller manager is silent: nobody notices a lost node"
         remedy = "kubectl logs -n kube-system -l component=kube-controller-manager --tail 50"
-    elif "api_error" in evidence:
-        summary = f"the API server does not answer: {evidence['api_error']}"
-        remedy = "on the control-plane node: sudo crictl ps -a | grep -e apiserver -e etcd"
+    elif "silent_nodes" in evidence:
+        summary = f"{str(evidence['silent_nodes']).partition(':')[0]} nodes are silent at once"
+        remedy = "look at their switch and power; Kubernetes deletes no pods of so many"
     else:
         return None
     return Finding(
@@ -93,7 +93,7 @@ def about_control_plane(verdict: Verdict) -> Finding | None:
         summary=shortened(summary, SUMMARY_CHARACTERS),
         remedy=remedy,
         facts=evidence,
-        steady_for=timedelta(0) if "silent_nodes" in evidence else DOUBT_FOR,
+        steady_for=timedelta(0) if list(evidence) == ["silent_nodes"] else DOUBT_FOR,
     )
 
 

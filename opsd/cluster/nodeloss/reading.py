@@ -6,15 +6,15 @@ the others it is the time when they were made.
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
-from opsd.clients.kube.objects import ContainerStatus, condition
+from opsd.clients.kube.objects import ContainerStatus, PodTemplate, condition
 from opsd.clients.kube.objects import Lease as KubeLease
 from opsd.clients.kube.objects import Node as KubeNode
 from opsd.clients.kube.objects import Pod as KubePod
 from opsd.cluster.nodeloss.facts import Node, Pod, Running
 from opsd.cluster.nodeloss.memory import Memory
+from opsd.cluster.postgres_images import server_in
 
 MIRROR = "kubernetes.io/config.mirror"
 UNREACHABLE = "node.kubernetes.io/unreachable"
@@ -23,10 +23,6 @@ CONTROL_PLANE_LABELS = (
     "node-role.kubernetes.io/master",
 )
 NO_EXECUTE = "NoExecute"
-_POSTGRES = re.compile(
-    r"(?:^|/)(?:postgres|postgresql(?:-repmgr)?|postgis|pgvector|timescaledb?(?:-ha)?|spilo-\d+"
-    r"|crunchy-postgres(?:-gis)?)(?::|$)"
-)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -96,7 +92,13 @@ def pod_of(seen: KubePod) -> Pod:
         is_static=MIRROR in seen.annotations,
         tolerates_s=_tolerates_s(seen),
         claims=_claims(seen),
-        images=tuple(one.image for one in seen.spec.containers),
+        is_postgres=_serves_postgres(seen),
+    )
+
+
+def _serves_postgres(seen: KubePod) -> bool:
+    return (
+        server_in(PodTemplate(metadata=seen.metadata, spec=seen.spec), insisted=False) is not None
     )
 
 
@@ -136,8 +138,3 @@ def _claims(seen: KubePod) -> tuple[str, ...]:
         for one in seen.spec.volumes
         if one.persistent_volume_claim or one.ephemeral is not None
     )
-
-
-def holds_postgres(pod: Pod) -> bool:
-    """Whether one of its images is a PostgreSQL server, as far as its name tells."""
-    return any(_POSTGRES.search(image.rpartition("@")[0] or image) for image in pod.images)

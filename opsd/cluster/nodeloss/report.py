@@ -13,7 +13,6 @@ from datetime import datetime
 from opsd.cluster.nodeloss.classify import Absent, judge_node, judge_pod
 from opsd.cluster.nodeloss.facts import STANDARD, Node, Pod, Thresholds
 from opsd.cluster.nodeloss.incident import Loss, about_loss, about_node, about_pod
-from opsd.cluster.nodeloss.reading import holds_postgres
 from opsd.cluster.nodeloss.survey import Picture
 from opsd.cluster.nodeloss.verdict import Verdict
 from opsd.model import Finding
@@ -37,7 +36,7 @@ def losses(picture: Picture, *, thresholds: Thresholds = STANDARD) -> Iterator[L
         verdict = judge_node(node, sightings, thresholds=thresholds)
         if verdict is not None:
             pods = picture.pods.get(node.name, ())
-            databases = tuple(pod.place for pod in pods if holds_postgres(pod))
+            databases = tuple(pod.place for pod in pods if pod.is_postgres)
             yield Loss(node=node, verdict=verdict, pods=pods, databases=databases)
 
 
