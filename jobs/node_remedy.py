@@ -186,7 +186,7 @@ def _write(place: Path, memory: Memory) -> None:
 JOB = Job(
     name="node-remedy",
     summary="move the pods of a dead node where that is allowed and proven to be safe",
-    group="cluster",
+    group="",
     schedule="* * * * *",
     timeout=timedelta(minutes=5),
     settings=Settings,

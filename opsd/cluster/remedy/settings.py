@@ -20,7 +20,12 @@ def _plain(options: dict[str, str]) -> dict[str, str]:
 class FenceTable(Table):
     """A program by which nodes are cut off, and that says whether they are."""
 
-    name: str = Field(min_length=1, max_length=60, description="for you and the record on a node")
+    name: str = Field(
+        min_length=1,
+        max_length=60,
+        description="for you and the record on a node",
+        examples=["plugs"],
+    )
     nodes: tuple[str, ...] = Field(
         min_length=1, description="names of nodes, with * and ?", examples=[["rpi*"]]
     )

@@ -51,10 +51,11 @@ def refused(case: Case, found: Sequence[Refusal]) -> Finding:
     name = case.node.name
     calls = (_CALLS_FOR[one.reason] for one in found if one.reason in _CALLS_FOR)
     facts: dict[str, Fact] = {one.reason.value: one.detail for one in found}
+    is_wanted = Reason.NOBODY_ALLOWED.value not in facts
     return Finding(
         check=REFUSED,
         subject=subject_of(name),
-        severity=Severity.WARNING,
+        severity=Severity.WARNING if is_wanted else Severity.INFO,
         summary=_short(f"opsd does not act on {name}: {found[0].detail}"),
         remedy=next(calls, "").format(node=name),
         facts=facts | {"kind": case.kind.value if case.kind else ""},
