@@ -263,6 +263,34 @@ def test_a_misdirected_deletion_that_hits_another_volume_is_critical() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("pattern", "policy", "is_told"),
+    [
+        ("${.PVC.namespace}/${.PVC.name}", "Delete", True),
+        ("${.PVC.name}", "Delete", False),
+        ("a/b", "Retain", False),
+    ],
+)
+def test_a_class_that_would_misdirect_is_for_the_report(
+    pattern: str, policy: str, *, is_told: bool
+) -> None:
+    nested = {"nfs": storage_class(policy=policy, pathPattern=pattern)}
+    seen = storage(classes=nested, provisioners=(acting(),))
+    newer = replace(seen, provisioners=(acting(IMAGE.replace("4.0.2", "4.0.3")),))
+
+    assert ("provisioner_misdirected" in checks(seen)) is is_told
+    assert checks(newer) == set()
+    if is_told:
+        assert only(seen, "provisioner_misdirected").severity is Severity.INFO
+
+
+@pytest.mark.parametrize("phase", ["Released", "Failed"])
+def test_a_volume_whose_claim_is_gone_already_is_no_risk(phase: str) -> None:
+    found = only(storage(volume(phase=phase)), "deletion_destroys")
+
+    assert found.facts["volumes"] == 0
+
+
 def test_volumes_in_one_directory_are_told_once() -> None:
     outer = volume("a", path="/export/media", claim="x/a")
     same = volume("b", path="/export/media/", claim="x/b", policy="Retain")

@@ -22,6 +22,7 @@ from opsd.cluster.volumes.directories import (
 from opsd.cluster.volumes.storage import Storage
 from opsd.errors import ConfigError, DeadlineExceeded, TransientError
 from opsd.model import Finding, Severity
+from tests.rig import hungfs
 from tests.test_volumes import storage, volume
 
 
@@ -166,6 +167,16 @@ def test_a_share_that_does_not_answer_is_left(
 
     with pytest.raises(DeadlineExceeded):
         read_listing(export(tmp_path), storage(), ignored=(), measure_s=1, deadline=soon)
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_dead_file_server_is_left_behind_in_time() -> None:
+    with hungfs.mounted() as dead:
+        soon = Deadline.after(timedelta(seconds=2).total_seconds(), SystemClock())
+
+        with pytest.raises(DeadlineExceeded):
+            read_listing(export(dead), storage(volume()), ignored=(), measure_s=1, deadline=soon)
 
 
 def test_only_volumes_of_the_share_are_looked_for(tmp_path: Path) -> None:

@@ -106,6 +106,14 @@ def class_kind(one: StorageClass, storage: Storage) -> Kind:
     return Kind.DESTROYED
 
 
+def is_misdirecting(one: StorageClass, storage: Storage) -> bool:
+    """Whether a defective release would act on other directories than those of the class."""
+    acting = [each for each in storage.provisioners if each.name == one.provisioner]
+    below = "/" in one.parameters.get("pathPattern", "").strip("/")
+    acts = class_kind(one, storage) in (Kind.DESTROYED, Kind.ARCHIVED)
+    return acts and below and any(map(_is_defective, acting))
+
+
 def _by_driver(driver: str, handle: str) -> Kind:
     if driver != CSI_NFS:
         return Kind.DESTROYED
@@ -151,10 +159,14 @@ def _by_parameters(one: StorageClass) -> Kind:
 
 def _victim(place: Place, acting: Provisioner) -> Place | None:
     """The directory that a defective release takes for the volume's; None: the right one."""
-    if not acting.version or not FIRST_PATTERN <= acting.version < FIRST_FIXED:
+    if not _is_defective(acting):
         return None
     taken = posixpath.join(acting.path, posixpath.basename(place.path))
     return None if taken == place.path else Place(server=place.server, path=taken)
+
+
+def _is_defective(acting: Provisioner) -> bool:
+    return bool(acting.version and FIRST_PATTERN <= acting.version < FIRST_FIXED)
 
 
 def _base(where: Place | str) -> str:

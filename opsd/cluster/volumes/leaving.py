@@ -45,7 +45,7 @@ def _claims_waiting(storage: Storage, fates: Mapping[str, Fate]) -> Iterator[Fin
             if (volume := volumes.get(claim.spec.volume_name)) and fates[volume.name].kind in RISKS
         ]
         worst = (doomed or claims)[0]
-        users = storage.users_of(namespace, worst.name)
+        users = storage.users_of(f"{namespace}/{worst.name}")
         yield finding(
             "volumes.claim_waits",
             f"namespace/{namespace}",

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from opsd.clients.kube.objects import PersistentVolume, StorageClass
-from opsd.cluster.volumes.fate import RISKS, Fate, Kind, class_kind
+from opsd.cluster.volumes.fate import RISKS, Fate, Kind, class_kind, is_misdirecting
 from opsd.cluster.volumes.storage import (
     Place,
     Storage,
@@ -30,6 +30,7 @@ from opsd.cluster.volumes.telling import (
 )
 from opsd.model import Finding, Severity
 
+_PAST = frozenset({"Released", "Failed"})  # their claim is deleted already
 _SOFT, _HARD = frozenset({"soft", "softerr"}), "hard"
 
 
@@ -50,7 +51,7 @@ def _destroying(storage: Storage, fates: Mapping[str, Fate]) -> Iterator[Finding
     """Per class: claims whose deletion destroys data, or would."""
     by_class: dict[str, list[PersistentVolume]] = defaultdict(list)
     for volume in storage.volumes:
-        if fates[volume.name].kind is Kind.DESTROYED:
+        if fates[volume.name].kind is Kind.DESTROYED and volume.status.phase not in _PAST:
             by_class[volume.spec.storage_class_name].append(volume)
     for name, volumes in sorted(by_class.items()):
         open_ = [volume for volume in volumes if not storage.is_protected(volume)]
@@ -106,6 +107,17 @@ def _misdirected(storage: Storage, fates: Mapping[str, Fate]) -> Iterator[Findin
             volumes=len(volumes),
             hits=len(hit),
         )
+    for one in storage.classes.values():
+        if one.name not in by_class and is_misdirecting(one, storage):
+            yield finding(
+                "volumes.provisioner_misdirected",
+                f"storageclass/{one.name}",
+                Severity.INFO,
+                "the provisioner would take other directories for those of this class",
+                f"a newer provisioner, or a pathPattern without /: {PAGE}",
+                path_pattern=one.parameters["pathPattern"],
+                volumes=0,
+            )
 
 
 def _victim_words(victim: PersistentVolume | None) -> str:

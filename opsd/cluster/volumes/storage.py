@@ -8,6 +8,7 @@ A provisioner is known by the variables of its Deployment; one that is run other
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -86,9 +87,12 @@ class Place:
         return self.server == other.server and (other.path + "/").startswith(base)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Storage:
-    """A cluster's volumes and all that decides about their data."""
+    """A cluster's volumes and all that decides about their data.
+
+    Without slots, as the two indexes are made once, when they are asked for: each volume asks.
+    """
 
     now: datetime  #: by the API server's clock
     volumes: tuple[PersistentVolume, ...] = ()
@@ -98,19 +102,29 @@ class Storage:
     provisioners: tuple[Provisioner, ...] = ()
     guarded: bool = False  #: the API server refuses to delete claims with the label `PROTECT`
 
-    def users_of(self, namespace: str, claim: str) -> tuple[User, ...]:
-        """The pods that use a claim."""
-        return tuple(
-            user for user in self.users if user.namespace == namespace and claim in user.claims
-        )
+    def users_of(self, claim: str) -> tuple[User, ...]:
+        """The pods that use a claim, which is given as ``namespace/claim``."""
+        return self._users_by_claim.get(claim, ())
 
     def is_protected(self, volume: PersistentVolume) -> bool:
         """Whether the deletion of the volume's claim is refused."""
-        wanted = claim_of(volume)
-        return self.guarded and any(
-            claim.labels.get(PROTECT, "false") != "false"
+        return self.guarded and claim_of(volume) in self._protected
+
+    @functools.cached_property
+    def _users_by_claim(self) -> Mapping[str, tuple[User, ...]]:
+        found: dict[str, tuple[User, ...]] = {}
+        for user in self.users:
+            for name in user.claims:
+                claim = f"{user.namespace}/{name}"
+                found[claim] = (*found.get(claim, ()), user)
+        return found
+
+    @functools.cached_property
+    def _protected(self) -> frozenset[str]:
+        return frozenset(
+            f"{claim.namespace}/{claim.name}"
             for claim in self.claims
-            if f"{claim.namespace}/{claim.name}" == wanted
+            if claim.labels.get(PROTECT, "false") != "false"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opsd.clients.kube.objects import PersistentVolume
-from opsd.cluster.volumes.storage import Storage, User, capacity_bytes
+from opsd.cluster.volumes.storage import Storage, User, capacity_bytes, claim_of
 from opsd.model import Fact, Finding, Severity
 from opsd.text import printable, shortened
 
@@ -52,8 +52,7 @@ def worst_of(volumes: Sequence[PersistentVolume], storage: Storage) -> Persisten
 
 def databases(volume: PersistentVolume, storage: Storage) -> tuple[User, ...]:
     """The database pods that use the volume's claim."""
-    owner = volume.spec.claim_ref
-    users = storage.users_of(owner.namespace, owner.name) if owner else ()
+    users = storage.users_of(claim_of(volume))
     return tuple(user for user in users if user.is_database)
 
 
