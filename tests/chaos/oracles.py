@@ -21,17 +21,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
+from opsd.alerts.gates import quiet_at
 from opsd.backup.catalog import Backup, Catalog, Condition, read_catalog
 from opsd.backup.repository import NotFound
-from opsd.incidents import AlertState
+from opsd.incidents import AlertState, Incident
 from opsd.model import Outcome, Run
 from opsd.schedule import MOST_MISSED
 from opsd.state import FURTHEST_RECORD
 from opsd.state.records import unpack
 from opsd.testing import FakeClock
-from opsd.triage import JOB_CHECK
+from opsd.triage import JOB_CHECK, MISSED_CHECK
 from tests.chaos.lives import TICK
 from tests.chaos.world import CANARY, JOBS, KEEP, SUBJECTS, TARGETS, TIMEOUT, World, content
 
@@ -39,6 +39,7 @@ OVERTIME = timedelta(seconds=5)
 TICKS_TO_SETTLE = 2
 RUNS_READ = 500
 RESULTS_KEPT = 50  # of a long life only the newest can be asked for
+JOB_CHECKS = (JOB_CHECK, MISSED_CHECK)
 SILENT = (Outcome.COMPLETED, Outcome.SKIPPED)  # nobody is told of these
 
 
@@ -192,8 +193,9 @@ def i2_every_due_slot_is_on_record(evidence: Evidence) -> Iterator[str]:
 def i2_what_did_not_complete_is_told(evidence: Evidence) -> Iterator[str]:
     """A run that nothing healed opened an incident that people know, or a message says it."""
     alerts = evidence.alerts
-    believed = {incident.job for incident in alerts.incidents if _is_told(incident)}
-    noted = {event.job for event in alerts.events if event.check == JOB_CHECK}
+    is_held = quiet_at(evidence.world.policy, evidence.now) is not None  # told in the morning
+    believed = {one.job for one in alerts.incidents if _is_told(one, is_held=is_held)}
+    noted = {event.job for event in alerts.events if event.check in JOB_CHECKS}
     news = "\n".join(
         letter.text for letter in evidence.letters if letter.key not in evidence.witness.letters
     )
@@ -329,8 +331,8 @@ def _is_overdue(evidence: Evidence, moment: datetime) -> bool:
     return moment + TICKS_TO_SETTLE * TICK.passes < evidence.now
 
 
-def _is_told(incident: Any) -> bool:
-    return incident.finding.check == JOB_CHECK and incident.told is not None
+def _is_told(incident: Incident, *, is_held: bool) -> bool:
+    return incident.finding.check in JOB_CHECKS and (is_held or incident.told is not None)
 
 
 def _name(backup: Backup) -> tuple[str, datetime]:

@@ -62,6 +62,7 @@ time.sleep(float(sys.argv[2]))
 """
 SCHEDULES = {"nightly": "30 2 * * *", "other": "0 */8 * * 0"}  # in the hour that summer time skips
 RARITY = {"the clock jumps 400 days ahead": 0.15}  # four times in a year
+QUIET_HOURS = "22:00-07:00"  # what a night's slot brings is told in the morning
 _M_ARENA_MAX = -8
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -275,7 +276,9 @@ def soak(*, days: int, period: int, seed: int, told: Callable[[str], None] = pri
     sizes: list[Size] = []
     full_at = 0
     with _place() as place, forks.started() as children:
-        world = World(place=place, timezone=zone, schedules=SCHEDULES).make()
+        world = World(
+            place=place, timezone=zone, quiet_hours=QUIET_HOURS, schedules=SCHEDULES
+        ).make()
         one = Soak(world=world, forks=children, rng=rng, told=told)
         for number in range(1, days + 1):
             one.day(number)
