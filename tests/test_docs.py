@@ -15,7 +15,19 @@ from tools import reference
 ROOT = Path(__file__).parent.parent
 FINDINGS = ROOT / "docs/findings.md"
 _DOTTED = re.compile(r"[a-z_]+\.[a-z_]+")
-CHECKS = ("backup", "dry_run", "job", "nfs", "postgres", "remedy", "repository", "volumes")
+CHECKS = (
+    "backup",
+    "cluster",
+    "dry_run",
+    "job",
+    "nfs",
+    "node",
+    "pod",
+    "postgres",
+    "remedy",
+    "repository",
+    "volumes",
+)
 NOT_CHECKS = {"repository.conditions_unknown"}  # a log event
 
 
