@@ -12,23 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
-
-from opsd.backup import housekeeping, naming
+from opsd.backup import coverage, housekeeping, naming
 from opsd.backup.catalog import AlreadyPublished, Backup, Catalog, read_catalog
 from opsd.backup.manifest import Manifest, manifest_key
 from opsd.backup.repository import Repository
 from opsd.backup.share import findings as sharefindings
 from opsd.backup.share.backup import How, Refused, back_up, look
 from opsd.backup.share.engine import Damaged, Engine, StoreVanished
-from opsd.backup.share.guards import Share, ShareHangs
-from opsd.backup.share.opening import EngineOptions, open_engine
+from opsd.backup.share.guards import ShareHangs
+from opsd.backup.share.opening import open_engine
+from opsd.backup.share.settings import Settings, ShareTable
 from opsd.clock import Clock
-from opsd.config import Duration, Keep, RepositoryName, SecretRef, Table, unique_names
 from opsd.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -42,128 +39,6 @@ from opsd.model import Finding, Seen, Severity
 from opsd.text import printable, shortened
 
 SUMMARY_CHARACTERS = 120
-RULE_PREFIXES = ("!", "+ ", "- ", "#")  # mean something else to restic or rsync
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute() or path == Path("/"):
-        raise ValueError("expected an absolute path below /")
-    return path
-
-
-def _plain_globs(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    for at, pattern in enumerate(patterns, start=1):
-        if not pattern.strip("/ ") or pattern.startswith(RULE_PREFIXES) or "\n" in pattern:
-            raise ValueError(f"entry {at} is no pattern; expected a name or a /path, with * and ?")
-    return patterns
-
-
-class ShareTable(Table):
-    """One directory tree."""
-
-    name: str = Field(
-        min_length=1, max_length=60, description="part of the backups' names; never change it"
-    )
-    path: Annotated[Path, AfterValidator(_absolute)] = Field(
-        description="where it is mounted, or its directory on the file server itself",
-        examples=["/srv/nfs"],
-    )
-    mounted: bool = Field(
-        default=True,
-        description="refuse unless the path is a mount point; false on the file server itself",
-    )
-    sentinel: str = Field(
-        "", description="a file below the path that must exist", examples=[".this-is-the-share"]
-    )
-    engine: Literal["restic", "rsync"] = Field(
-        "restic", description="restic: deduplicated, encrypted; rsync: plain files, hard links"
-    )
-    repository: RepositoryName = Field(
-        description="where the manifests go, and the data unless destination is given",
-        examples=["usb"],
-    )
-    destination: str = Field(
-        "",
-        description="the data's own place: a restic URL; for rsync /path or user@host:/path",
-        examples=["backup@nas2:/srv/snapshots/nfs"],
-    )
-    password: SecretRef | None = Field(
-        None,
-        description="of the restic repository; without it nothing can be restored",
-        examples=["file:/run/secrets/restic-password"],
-    )
-    environment: dict[str, SecretRef] = Field(
-        default_factory=dict,
-        description="variables that restic needs for its destination, such as AWS_ACCESS_KEY_ID",
-    )
-    ssh_identity: Path | None = Field(
-        None, description="private key for a destination over SSH", examples=["/etc/opsd/id"]
-    )
-    known_hosts: Path | None = Field(
-        None,
-        description="host keys that are trusted; no other is accepted",
-        examples=["/etc/opsd/known_hosts"],
-    )
-    exclude: Annotated[tuple[str, ...], AfterValidator(_plain_globs)] = Field(
-        (".nfs*", "lost+found"),
-        description="left out: name anywhere, or /path from the share's root; * ? ** allowed",
-    )
-    min_files: int = Field(1, ge=0, description="fewer files than this are no backup")
-    shrink_percent: int = Field(
-        50,
-        ge=0,
-        le=100,
-        description="refuse if files or bytes fall below this share of the last backup; 0: never",
-    )
-    verify_within: Duration = Field(
-        timedelta(days=30), description="all stored data is read back in this time, part by part"
-    )
-    spot_check_files: int = Field(
-        20, ge=0, le=1000, description="files drawn at random, restored and compared each run"
-    )
-    keep: Keep = Field(default_factory=Keep, description="which backups of the share stay")
-
-    @model_validator(mode="after")
-    def _fits(self) -> ShareTable:
-        if self.engine == "restic" and self.password is None:
-            raise ValueError('password is missing: engine = "restic" needs one')
-        if (
-            "@" in self.destination.partition("://")[2]
-            and ":" in self.destination.partition("://")[2].partition("@")[0]
-        ):
-            raise ValueError("destination: a password never stands in it; use environment")
-        return self
-
-    def share(self) -> Share:
-        """The share itself."""
-        return Share(
-            name=self.name,
-            path=self.path,
-            mounted=self.mounted,
-            sentinel=self.sentinel,
-            exclude=self.exclude,
-            min_files=self.min_files,
-            shrink_percent=self.shrink_percent,
-        )
-
-    def options(self) -> EngineOptions:
-        """What its engine needs."""
-        return EngineOptions(
-            engine=self.engine,
-            destination=self.destination,
-            password=self.password,
-            environment=self.environment,
-            ssh_identity=self.ssh_identity,
-            known_hosts=self.known_hosts,
-        )
-
-
-class Settings(Table):
-    """Settings of nfs-backup."""
-
-    shares: Annotated[tuple[ShareTable, ...], AfterValidator(unique_names)] = Field(
-        min_length=1, description="what is backed up, one after another"
-    )
 
 
 def engine_for(
@@ -189,18 +64,61 @@ def engine_for(
 
 def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
     """Back up every share; one that fails is told and the others go on."""
-    failed: list[_ShareRun] = []
+    failed: list[str] = []
+    may_pass = False
     for table in settings.shares:
-        work = _ShareRun(ctx, table)
+        work = _ShareRun(ctx, table, wanted_age=settings.wanted_age)
         yield from work.observe()
+        yield from work.cover()
         if work.failed:
-            failed.append(work)
+            failed.append(work.share.subject)
+            may_pass = may_pass or work.may_pass
+    if settings.looks_at_claims():
+        try:
+            yield from _uncovered_claims(ctx, settings)
+        except _Unread as exc:
+            failed.append(exc.finding.subject)
+            may_pass = may_pass or exc.may_pass
+            yield exc.finding
     if failed:
-        names = ", ".join(work.share.subject for work in failed)
-        raise PartialFailure(
-            f"{len(failed)} of {len(settings.shares)} failed: {names}",
-            may_pass=any(work.may_pass for work in failed),
+        total = len(settings.shares) + sum(1 for one in failed if one.startswith("cluster/"))
+        text = f"{len(failed)} of {total} failed: {', '.join(failed)}"
+        raise PartialFailure(text, may_pass=may_pass)
+
+
+class _Unread(PermanentError):
+    """The cluster's claims could not be looked at."""
+
+    def __init__(self, finding: Finding, *, may_pass: bool) -> None:
+        super().__init__(finding.summary)
+        self.finding = finding
+        self.may_pass = may_pass
+
+
+def _uncovered_claims(ctx: Context, settings: Settings) -> Iterator[Observation]:
+    from opsd.clients.mounts import nfs_mounts  # noqa: PLC0415 - for clusters only
+    from opsd.cluster import claims  # noqa: PLC0415 - likewise
+
+    mounts = nfs_mounts()
+    shares = [
+        claims.BackedUp(
+            name=table.name,
+            path=table.path,
+            export=table.export or ("" if table.mounted else str(table.path)),
+            source=mounts.get(str(table.path), ""),
+            exclude=table.exclude,
         )
+        for table in settings.shares
+    ]
+    try:
+        storage = claims.read_storage(ctx.kube)
+        yield from claims.uncovered(storage, shares, older_than=settings.wanted_age)
+    except (ConfigError, TransientError, PermanentError) as exc:
+        may_pass = isinstance(exc, TransientError)
+        raise _Unread(claims.unreadable(exc), may_pass=may_pass) from exc
+    for claim in storage.claims:
+        yield Seen(subject=f"claim/{claim.namespace}/{claim.name}")
+    yield Seen(subject=claims.PLACE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,9 +135,11 @@ class _Opened:
 class _ShareRun:
     """One share in one run."""
 
-    def __init__(self, ctx: Context, table: ShareTable) -> None:
+    def __init__(self, ctx: Context, table: ShareTable, *, wanted_age: timedelta) -> None:
         self._ctx = ctx
         self._table = table
+        self._wanted_age = wanted_age
+        self._newest: datetime | None = None  # good backup
         self.share = table.share()
         self.failed = False
         self.may_pass = False  # what it failed for
@@ -245,6 +165,20 @@ class _ShareRun:
             self.failed, self.may_pass = True, isinstance(exc, TransientError)
             yield self._failure(exc)
 
+    def cover(self) -> Iterator[Finding]:
+        """Name the share if its newest good backup is too old."""
+        if self._newest is None or self._ctx.dry_run:
+            return
+        finding = coverage.not_covered(
+            self.share.subject,
+            newest=self._newest,
+            exists_since=None,
+            now=self._ctx.clock.now(),
+            wanted_age=self._wanted_age,
+        )
+        if finding:
+            yield finding
+
     def _key(self) -> str:
         return manifest_key(self.share.subject, self._ctx.slot)
 
@@ -252,6 +186,8 @@ class _ShareRun:
         ctx, table = self._ctx, self._table
         repository = ctx.repository(table.repository)
         catalog = read_catalog(repository, f"{self.share.subject}/")
+        before = catalog.series(self.share.subject)
+        self._newest = coverage.newest_good(before)
         engine = engine_for(table, repository, scratch=ctx.scratch, clock=ctx.clock)
         how = How(
             repository=repository,
@@ -267,7 +203,7 @@ class _ShareRun:
             repository=repository,
             engine=engine,
             catalog=catalog,
-            before=catalog.series(self.share.subject),
+            before=before,
             how=how,
         )
 
@@ -281,6 +217,7 @@ class _ShareRun:
         duration_s = self._ctx.clock.monotonic() - started
         yield sharefindings.artifact(opened.repository.name, made, duration_s=duration_s)
         yield Seen(subject=self.share.subject)
+        self._newest = made.manifest.created_at
         yield from sharefindings.about(self.share, made)
         yield from self._clean(opened)
 
@@ -372,6 +309,8 @@ class _ShareRun:
             facts={"error": text, "path": str(self.share.path)},
         )
 
+
+__all__ = ["JOB", "Settings", "ShareTable", "engine_for", "run"]
 
 JOB = Job(
     name="nfs-backup",

@@ -26,7 +26,6 @@ from opsd.secrets import describe
 LOOK_S = 60.0  # at the cluster
 STDOUT = "-"
 _SOCKETS = (Path("/var/run/postgresql"), Path("/tmp"))  # noqa: S108 - where servers put them
-_MOUNTS = Path("/proc/self/mounts")
 _LOCALTIME = Path("/etc/localtime")
 _ZONES = "zoneinfo/"
 
@@ -92,7 +91,7 @@ def look(*, kubeconfig: Path | None = None, context: str = "") -> Seen:
     from opsd.cluster.site_reading import read_site  # noqa: PLC0415 - likewise
 
     zone, zone_source = _timezone()
-    here = Seen(timezone=zone, timezone_source=zone_source, mounts=_nfs_mounts())
+    here = Seen(timezone=zone, timezone_source=zone_source, mounts=_mount_points())
     try:
         cluster = find_cluster(kubeconfig=kubeconfig, context=context)
     except ConfigError:
@@ -162,18 +161,14 @@ def _timezone() -> tuple[str, str]:
     return "UTC", ""
 
 
-def _nfs_mounts() -> Mapping[tuple[str, str], str]:
-    """Where NFS exports are mounted on this machine."""
-    try:
-        lines = _MOUNTS.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return {}
-    found = {}
-    for source, place, kind, *_ in (line.split(" ") for line in lines):
-        server, colon, path = source.partition(":")
-        if kind in ("nfs", "nfs4") and colon and "\\" not in place:
-            found[(server, path.rstrip("/") or "/")] = place
-    return found
+def _mount_points() -> Mapping[tuple[str, str], str]:
+    """Where NFS exports are mounted on this machine, by server and path."""
+    from opsd.clients.mounts import nfs_mounts  # noqa: PLC0415 - for this command only
+
+    return {
+        (source.rpartition(":/")[0], f"/{source.rpartition(':/')[2]}"): point
+        for point, source in nfs_mounts().items()
+    }
 
 
 def _socket_dir() -> str:

@@ -8,9 +8,9 @@ Limits: an export that nothing in the cluster uses is not seen.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from opsd.clients.kube.objects import (
     Container,
@@ -20,8 +20,7 @@ from opsd.clients.kube.objects import (
     StorageClass,
 )
 from opsd.cluster.postgres import Discovery
-
-CSI_NFS = "nfs.csi.k8s.io"
+from opsd.cluster.volumes.storage import CSI_NFS, Place, place_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +35,7 @@ class Export:
     def holds(self, volume: PersistentVolume) -> bool:
         """Whether the volume's directory is in it."""
         place = place_of(volume)
-        return place is not None and place[0] == self.server and is_below(place[1], self.path)
+        return place is not None and Place(server=self.server, path=self.path).holds(place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,39 +47,23 @@ class Site:
     databases: Discovery = field(default_factory=Discovery)
 
 
-def place_of(volume: PersistentVolume) -> tuple[str, str] | None:
-    """(server, path) of a volume on NFS; None when it is on something else."""
-    spec = volume.spec
-    if spec.nfs:
-        return (spec.nfs.server, spec.nfs.path)
-    if spec.csi and spec.csi.driver == CSI_NFS:
-        known = spec.csi.volume_attributes
-        share, inside = known.get("share", ""), known.get("subdir", "")
-        return (known.get("server", ""), str(PurePosixPath(share) / inside.lstrip("/")))
-    return None
-
-
-def is_below(path: str, top: str) -> bool:
-    """Whether `path` is `top` or lies in it."""
-    return PurePosixPath(path).is_relative_to(PurePosixPath(top))
-
-
 def exports_of(
     deployments: Iterable[Deployment],
     classes: Iterable[StorageClass],
     volumes: Sequence[PersistentVolume],
 ) -> tuple[Export, ...]:
     """Every NFS export that the cluster uses, each once, by server and path."""
-    known: dict[tuple[str, str], str] = {}
-    for server, path, source in (*_provisioners(deployments), *_classes(classes)):
-        known.setdefault((server, path), source)
+    known: dict[Place, str] = {}
+    for place, source in (*_provisioners(deployments), *_classes(classes)):
+        known.setdefault(place, source)
     for volume in volumes:
-        place = place_of(volume)
-        if place and not any(
-            place[0] == server and is_below(place[1], path) for server, path in known
-        ):
-            known[(place[0], str(PurePosixPath(place[1]).parent))] = str(volume)
-    found = [Export(server=one[0], path=one[1], source=known[one]) for one in sorted(known)]
+        lies = place_of(volume)
+        if lies and not any(place.holds(lies) for place in known):
+            known[Place(server=lies.server, path=posixpath.dirname(lies.path))] = str(volume)
+    found = [
+        Export(server=place.server, path=place.path, source=known[place])
+        for place in sorted(known, key=lambda one: (one.server, one.path))
+    ]
     return tuple(
         Export(
             server=one.server,
@@ -97,20 +80,20 @@ def names_of(nodes: Iterable[Node]) -> tuple[str, ...]:
     return tuple(sorted(node.name for node in nodes))
 
 
-def _provisioners(deployments: Iterable[Deployment]) -> Iterator[tuple[str, str, str]]:
+def _provisioners(deployments: Iterable[Deployment]) -> Iterator[tuple[Place, str]]:
     """nfs-subdir-external-provisioner tells its server in two variables."""
     for deployment in sorted(deployments, key=str):
         for container in deployment.spec.template.spec.containers:
             server, path = _value(container, "NFS_SERVER"), _value(container, "NFS_PATH")
             if server and path:
-                yield server, path, str(deployment)
+                yield Place(server=server, path=path), str(deployment)
 
 
-def _classes(classes: Iterable[StorageClass]) -> Iterator[tuple[str, str, str]]:
+def _classes(classes: Iterable[StorageClass]) -> Iterator[tuple[Place, str]]:
     for one in sorted(classes, key=str):
         server, share = one.parameters.get("server", ""), one.parameters.get("share", "")
         if one.provisioner == CSI_NFS and server and share:
-            yield server, share, str(one)
+            yield Place(server=server, path=share), str(one)
 
 
 def _value(container: Container, name: str) -> str:
