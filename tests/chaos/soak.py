@@ -253,6 +253,7 @@ class Outlived:
     zone: str
     days: int
     took_s: float
+    processor_s: float  #: of this process and those that it started
     sizes: tuple[Size, ...]  #: at the end of each period
     full_at: int  #: the first of `sizes` at which the history was full; 0 when it never was
     complaints: tuple[str, ...]
@@ -292,6 +293,7 @@ def soak(*, days: int, period: int, seed: int, told: Callable[[str], None] = pri
         zone=zone,
         days=days,
         took_s=time.monotonic() - began,
+        processor_s=sum(os.times()[:4]),
         sizes=tuple(sizes),
         full_at=full_at,
         complaints=tuple(one.complaints),
@@ -340,6 +342,7 @@ def main() -> int:
 def summary(outlived: Outlived) -> Iterator[str]:
     """What a person wants to read of it."""
     yield f"{outlived.days:,} days in {outlived.zone}, lived in {outlived.took_s:.0f} s"
+    yield f"  {outlived.processor_s:.0f} s of them at work; the rest this machine did other things"
     for name, count in sorted(outlived.befell.items()):
         yield f"  {count:5} x {name}"
     ends = ", ".join(f"{count:,} {name}" for name, count in sorted(outlived.outcomes.items()))

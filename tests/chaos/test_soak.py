@@ -34,6 +34,7 @@ def test_what_grew_by_more_than_five_percent_is_told(last: Size, grown: list[str
         zone="UTC",
         days=2,
         took_s=1.0,
+        processor_s=1.0,
         sizes=(SMALL, SMALL, last),
         full_at=1,
         complaints=(),
