@@ -1,7 +1,7 @@
 """Which PostgreSQL server a restore or a drill goes to, and with which programs.
 
-A server is named as in the configuration or, on a borrowed laptop, by its address:
-``postgres://USER@HOST:PORT`` with the password in ``PGPASSWORD``.
+A server is named as in the configuration, as it is found in the cluster or, on a borrowed
+laptop, by its address: ``postgres://USER@HOST:PORT`` with the password in ``PGPASSWORD``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from opsd.backup.postgres import tools as pgtools
 from opsd.backup.postgres.restore import Into
 from opsd.clients.pgserver import Server
 from opsd.clients.postgres import PsycopgPostgres
-from opsd.clock import Deadline
+from opsd.clock import Deadline, SystemClock
 from opsd.errors import ConfigError
 from opsd.progress import Progress
 from opsd.secrets import Secret
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PASSWORD_VARIABLE = "PGPASSWORD"  # noqa: S105 - the name of a variable
 SCHEMES = ("postgres", "postgresql")
 DEFAULT_PORT = 5432
+_OR_ADDRESS = "or give an address: --server postgres://USER@HOST:PORT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ def target(name: str, means: Means) -> Into:
         ConfigError: the configuration has no such server.
         click.UsageError: not an address.
     """
-    server = _from_address(name) if "://" in name else _from_config(name, means.config)
+    server = _from_address(name) if "://" in name else _by_name(name, means)
     return _into(server, _client_dirs(means.config), means)
 
 
@@ -107,16 +108,39 @@ def _client_dirs(config: Config | None) -> tuple[Path, ...]:
     return settings.client_dirs if settings else ()
 
 
-def _from_config(name: str, config: Config | None) -> Server:
-    settings = _settings(config)
+def _by_name(name: str, means: Means) -> Server:
+    settings = _settings(means.config)
     servers = {table.name: table for table in settings.servers} if settings else {}
     if name in servers:
         return pgservers.server_of(servers[name])
+    if means.config and settings and settings.searches_cluster():
+        return _in_cluster(name, means.config, settings, means.deadline)
     known = ", ".join(servers) or "none"
-    raise ConfigError(
-        f"there is no server {name}; configured: {known}; "
-        "or give an address: --server postgres://USER@HOST:PORT"
+    raise ConfigError(f"there is no server {name}; configured: {known}; {_OR_ADDRESS}")
+
+
+def _in_cluster(
+    name: str, config: Config, settings: postgres_backup.Settings, deadline: Deadline
+) -> Server:
+    """The server of this name that nobody wrote down."""
+    from opsd.cli.wiring import Wiring  # noqa: PLC0415 - for clusters only
+    from opsd.clients.kube.access import runs_in_cluster  # noqa: PLC0415 - likewise
+    from opsd.cluster.postgres_discovery import search  # noqa: PLC0415 - likewise
+    from opsd.cluster.postgres_reading import Namespaces  # noqa: PLC0415 - likewise
+
+    found = search(
+        Wiring(config, SystemClock()).kube(deadline),
+        Namespaces(include=settings.namespaces, exclude=settings.exclude_namespaces),
+        configured=[pgservers.server_of(table) for table in settings.servers],
+        in_cluster=runs_in_cluster(),
+        only=name,
     )
+    for one in found.located:
+        return one.server
+    reasons = [f"{one.finding.summary}; {one.finding.remedy}" for one in found.refused]
+    known = ", ".join(one.name for one in found.known) or "none"
+    reason = "; ".join(reasons) or f"found in the cluster: {known}"
+    raise ConfigError(f"there is no server {name}: {reason}; {_OR_ADDRESS}")
 
 
 def _from_address(address: str) -> Server:

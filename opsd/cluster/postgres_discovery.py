@@ -71,6 +71,7 @@ def search(
     *,
     configured: Sequence[Server],
     in_cluster: bool = True,
+    only: str = "",
 ) -> Search:
     """Find the servers that nobody wrote down.
 
@@ -79,6 +80,7 @@ def search(
         namespaces: where to look.
         configured: the servers that are written down; what is found of them is left out.
         in_cluster: opsd runs in a pod, so that the names of Services lead somewhere.
+        only: the name of the one server that is wanted; no other's Secrets are read then.
 
     Raises:
         DeadlineExceeded: no time is left.
@@ -94,6 +96,8 @@ def search(
     ]
     located, logins = [], LoginReader(kube)
     for one in _told_apart(found, configured):
+        if only not in ("", one.name):
+            continue
         result = (
             _unclear(one)
             if isinstance(one, Problem)

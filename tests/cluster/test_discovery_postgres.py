@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from jobs import postgres_backup
+from opsd.cli import main
 from opsd.clients.kube.access import find_cluster
 from opsd.clients.kube.client import Kube
 from opsd.clients.kube.transport import Transport
@@ -394,3 +395,41 @@ def test_a_server_without_a_young_dump_is_named_until_it_has_one(
     assert covered.run.outcome is Outcome.COMPLETED
     assert covered.run.findings == ()
     assert subject in covered.run.seen
+
+
+def test_a_dump_goes_back_to_the_server_that_was_found(
+    site: Site, empty_pg: PgServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty_pg.execute(dumps.SAMPLE, empty_pg.create_database("app"))
+    site.create(site.secret("pg", password=PASSWORD), site.service("out", empty_pg), site.server())
+    site.grant([*LISTS, *EVERY_SECRET])
+    (tmp_path / "backups").mkdir()
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f"""
+        [opsd]
+        state_dir = "{tmp_path}/state"
+        [kubernetes]
+        kubeconfig = "{site.control_plane.kubeconfig_of(site.namespace, "opsd")}"
+        [repositories.usb]
+        type = "directory"
+        path = "{tmp_path}/backups"
+        [jobs.postgres-backup]
+        repositories = ["usb"]
+        discover = true
+        namespaces = ["{site.namespace}"]
+        client_dirs = ["{empty_pg.bin_dir}"]
+        """
+    )
+    monkeypatch.setenv("OPSD_CONFIG", str(config))
+    subject = f"database/{site.namespace}.pg/app"
+
+    checked = main(["check"])
+    dumped = main(["run-job", "postgres-backup"])
+    restored = main(["backups", "restore", subject, "--as", "again"])
+    unknown = main(["backups", "restore", subject, "--as", "third", "--server", "no.such"])
+
+    assert (dumped, restored, unknown) == (0, 0, 2)
+    assert checked == 0
+    with empty_pg.connect("again") as connection:
+        assert connection.execute("SELECT count(*) FROM people").fetchone() == (1000,)
