@@ -465,5 +465,6 @@ def test_quantities_are_numbers(text: str, number: int) -> None:
     assert size_bytes(text) == number
 
 
-def test_image_names_lose_registry_tag_and_digest() -> None:
-    assert image_name("registry.test:5000/team/app:1@sha256:00") == "app"
+@pytest.mark.parametrize("end", ["", ":1", "@sha256:00", ":1@sha256:00"])
+def test_image_names_lose_registry_tag_and_digest(end: str) -> None:
+    assert image_name(f"registry.test:5000/team/app{end}") == "app"
