@@ -87,7 +87,7 @@ class Size:
     memory_bytes: int
     threads: int
     files: int
-    backups: int = 0  #: in the repository
+    backups: int = 0  #: in the repository, with the few that a wrong clock dated ahead
 
 
 def size(world: World) -> Size:
@@ -265,7 +265,7 @@ class Outlived:
         first, last = self.sizes[self.full_at], self.sizes[-1]
         return [
             f"{name} grew from {getattr(first, name):,} to {getattr(last, name):,}"
-            for name in ("memory_bytes", "threads", "files", "backups")
+            for name in ("memory_bytes", "threads", "files")
             if getattr(last, name) > getattr(first, name) * (1 + TOLERANCE)
         ]
 

@@ -23,7 +23,9 @@ QUIET_HOURS = ("", "22:00-07:00")  # in every other story the nights are quiet
 CHAPTERS = 20
 STORIES = 10  # 200 kills
 LONG_STORIES = 50  # 1,000 kills
-LONG_SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(10**6))  # noqa: S311 - no secret
+# All workers of a run of tests must come to the same.
+ANY_SEED = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).randrange(10**6)  # noqa: S311 - no secret
+LONG_SEED = int(os.environ.get("CHAOS_SEED") or ANY_SEED)
 
 
 @pytest.fixture(scope="module")

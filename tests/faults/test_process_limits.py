@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -36,14 +37,24 @@ def limited(limit: tuple[str, ...], number: int) -> tuple[str, ...]:
     return (*(word.format(number) for word in limit), *Home.command)
 
 
-@pytest.fixture
-def home() -> Iterator[Home]:
+@pytest.fixture(scope="module")
+def made() -> Iterator[Home]:
     """An installation with a good backup of its share."""
-    with scratch.directory("limits") as place:
+    with scratch.directory("limits-made") as place:
         home = Home(place=place, is_measured=False)
         home.fill_share()
         home.write(home.shares("rsync"))
         assert home.opsd("run-job", "nfs-backup").status == 0
+        yield home
+
+
+@pytest.fixture
+def home(made: Home) -> Iterator[Home]:
+    """A copy of it."""
+    with scratch.directory("limits") as place:
+        shutil.copytree(made.place, place, symlinks=True, dirs_exist_ok=True)
+        home = Home(place=place, is_measured=False)
+        home.write(home.shares("rsync"))
         yield home
 
 
