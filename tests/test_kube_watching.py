@@ -182,6 +182,18 @@ def test_a_silent_connection_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(connections) == 3
 
 
+def test_a_connection_without_even_a_bookmark_makes_the_version_doubtful(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watching, "SILENCE_S", 0.2)
+
+    with (
+        speaking(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n") as (url, _),
+        pytest.raises(Expired, match=r"^watch pods: .*its version may be lost"),
+    ):
+        Desk(url).watched(1)
+
+
 def test_a_watch_ends_with_its_deadline(sink: Sink) -> None:
     sink.answer(200, b"")
     desk = Desk(sink.url, within_s=0.3)

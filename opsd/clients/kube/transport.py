@@ -33,6 +33,7 @@ from opsd.clients.kube.answers import Answer, raise_for
 from opsd.clients.kube.calls import Request
 from opsd.clients.kube.cluster import Cluster
 from opsd.clients.kube.errors import Refused, Unreachable
+from opsd.clients.kube.frames import accept_of, new_key
 from opsd.clock import Deadline
 from opsd.errors import DeadlineExceeded
 from opsd.secrets import redact
@@ -145,10 +146,31 @@ class Transport:
         for connection, _ in idle:
             connection.close()
 
-    def upgrade(self, deadline: Deadline, what: str) -> socket.socket:
-        """A fresh connection for something that is not HTTP after its first answer."""
-        connection = self._connected(deadline, what)
-        return cast("socket.socket", connection.sock)
+    def upgrade(
+        self, what: str, path: str, *, protocol: str, deadline: Deadline
+    ) -> tuple[socket.socket, bytes]:
+        """A connection that goes on as a WebSocket, and what has come of it already.
+
+        Raises:
+            as `send`; Refused: the server speaks no such protocol.
+        """
+        request, key = Request(what=what, path=path), new_key()
+        headers = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": key,
+            "Sec-WebSocket-Protocol": protocol,
+        }
+        connection = self._connected(_at_most(deadline), what)
+        try:
+            with self._translated(what, deadline):
+                response = connection.ask(request, self._headers(request) | headers)
+                _expect_websocket(response, key, what)
+            return connection.released(response)
+        except BaseException:
+            connection.close()
+            raise
 
     def _exchange(self, request: Request, deadline: Deadline) -> Answer:
         soon = _at_most(deadline)
@@ -272,6 +294,16 @@ class _Connection(HTTPConnection):
         poller.register(self.sock, select.POLLIN)
         return not poller.poll(0)
 
+    def released(self, response: HTTPResponse) -> tuple[socket.socket, bytes]:
+        """The bare socket, after the head of an answer, and what was read beyond that head."""
+        self.silence_s = 0.0
+        begun = b""
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
+            begun = response.fp.peek()
+        response.close()  # of what it read with; the socket stays open
+        sock, self.sock = self.sock, None
+        return cast("socket.socket", sock), begun
+
     def wait_s(self, limit_s: float | None = None) -> float:
         """How long to wait for the next byte.
 
@@ -321,6 +353,13 @@ def _answer(response: HTTPResponse) -> Answer:
         retry_after=response.headers.get("Retry-After", ""),
         is_whole=len(body) <= MOST_BYTES and not response.length,
     )
+
+
+def _expect_websocket(response: HTTPResponse, key: str, what: str) -> None:
+    if response.status != 101:  # noqa: PLR2004 - HTTP
+        raise_for(_answer(response), what)
+    if response.headers.get("Sec-WebSocket-Accept") != accept_of(key):
+        raise Refused(f"{what}: the server does not speak WebSocket")
 
 
 def _at_most(deadline: Deadline) -> Deadline:

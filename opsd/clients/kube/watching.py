@@ -69,13 +69,17 @@ class _Pauses:
         """Note that a connection is tried."""
         self._began_at = time.monotonic()
 
+    def held_s(self) -> float:
+        """How long ago it was tried."""
+        return time.monotonic() - self._began_at
+
     def wait(self) -> None:
         """Wait before the next.
 
         Raises:
             DeadlineExceeded: no time is left.
         """
-        if time.monotonic() - self._began_at >= LONGEST_PAUSE_S:
+        if self.held_s() >= LONGEST_PAUSE_S:
             self._pause_s = FIRST_PAUSE_S
         self._kube.transport.pause(min(self._pause_s, self._kube.deadline.remaining()))
         self._kube.deadline.remaining()
@@ -101,12 +105,17 @@ def watch(
     pauses = _Pauses(kube)
     while True:
         pauses.begin()
+        heard = False
         try:
             for change in _one_connection(kube, kind, calls.watch(kind, selection, since)):
-                since = change.object.metadata.resource_version
+                heard, since = True, change.object.metadata.resource_version
                 if isinstance(change, Change):
                     yield change
         except Unreachable as exc:
+            # Not even a bookmark: so it is with a version that is yet to come, because the API
+            # server's data was set back.
+            if not heard and pauses.held_s() >= SILENCE_S:
+                raise Expired(f"{exc}; its version may be lost") from exc
             log.info("watch.interrupted", error=str(exc))
         pauses.wait()
 
