@@ -453,6 +453,20 @@ def test_a_protected_claim_is_not_deleted_before_it_is_annotated(protected: Stor
     eventually(lambda: is_gone(protected.api, claim))
 
 
+def test_the_oldest_supported_release_refuses_and_allows_as_well(tmp_path: Path) -> None:
+    with controlplane.running(controlplane.OLDEST) as oldest:
+        made = Storage(oldest.api, oldest.namespace("db"), tmp_path)
+        put(oldest.api, PROTECT)
+        made.claim("data", labels={"opsd.dev/protect": "true"})
+        claim = made.claims["data"]
+
+        refused = eventually(lambda: refusal(oldest.api, claim, dry_run=True))
+        allow(oldest.api, claim)
+
+        assert "it is protected" in refused
+        assert refusal(oldest.api, claim) == ""
+
+
 def test_what_has_no_label_or_says_false_is_deleted_as_ever(protected: Storage) -> None:
     protected.claim("plain")
     protected.claim("unprotected", labels={"opsd.dev/protect": "false"})
