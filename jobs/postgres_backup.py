@@ -10,6 +10,7 @@ dumped at the same instant. What happens between two dumps is lost with the serv
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -73,23 +74,25 @@ class _Result:
 
 def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
     """Back up every wanted database of every server."""
-    backup = _Backup(ctx, settings)
-    yield from backup.open_repositories()
-    yield from backup.look_at_servers()
-    if ctx.dry_run:
-        yield from backup.describe()
-    else:
-        yield from backup.work()
-        yield from backup.cover()
-    backup.conclude()
+    with contextlib.ExitStack() as stack:
+        backup = _Backup(ctx, settings, stack)
+        yield from backup.open_repositories()
+        yield from backup.look_at_servers()
+        if ctx.dry_run:
+            yield from backup.describe()
+        else:
+            yield from backup.work()
+            yield from backup.cover()
+        backup.conclude()
 
 
 class _Backup:
     """One run."""
 
-    def __init__(self, ctx: Context, settings: Settings) -> None:
+    def __init__(self, ctx: Context, settings: Settings, stack: contextlib.ExitStack) -> None:
         self._ctx = ctx
         self._settings = settings
+        self._stack = stack  # what must stay open until the last dump
         self._repositories: list[Repository] = []
         self._catalogs: dict[str, Catalog] = {}
         self._tasks: list[_Task] = []
@@ -140,7 +143,13 @@ class _Backup:
         settings = self._settings
         where = Namespaces(include=settings.namespaces, exclude=settings.exclude_namespaces)
         configured = [target.server for target in written_down]
-        found = search(self._ctx.kube, where, configured=configured, in_cluster=runs_in_cluster())
+        found = search(
+            self._ctx.kube,
+            where,
+            configured=configured,
+            in_cluster=runs_in_cluster(),
+            stack=self._stack,
+        )
         for refused in found.refused:
             self._failed.append(refused.finding.subject)
             self._may_pass = self._may_pass or refused.may_pass

@@ -13,8 +13,8 @@ Limits: servers outside of the cluster, and those that bare pods or DaemonSets r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -56,6 +56,15 @@ class Objects:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pods:
+    """Where the server that takes writes runs, for who cannot use a Service."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""  #: of the one pod, if it has a lasting name
+    port: int = images.PORT  #: of the container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """One PostgreSQL server of the cluster."""
 
@@ -63,6 +72,7 @@ class Found:
     namespace: str
     workload: str  #: for people: ``statefulset databases/pg``
     address: Address
+    pods: Pods
     known_as: frozenset[tuple[str, int]]  #: (host, port); see `postgres_services.plain_host`
     logins: tuple[Login, ...]  #: best first
     databases: tuple[str, ...] = ("*",)
@@ -198,6 +208,7 @@ class _Finder:
             source,
             hints,
             address=address,
+            pods=_pods_of(workload, leading),
             known_as=known_as,
             logins=logins,
             is_running=source.spec.replicas > 0,
@@ -218,6 +229,7 @@ class _Finder:
             source,
             hints,
             service=service,
+            pods={"cnpg.io/cluster": source.name, "cnpg.io/instanceRole": "primary"},
             logins=[
                 logins_of.of_secret(name, users=("username",), key="password") for name in secrets
             ],
@@ -230,6 +242,7 @@ class _Finder:
             source,
             hints,
             service=source.name,
+            pods={_ZALANDO_CLUSTER: source.name, "spilo-role": "master"},
             logins=[logins_of.of_secret(name, users=("username",), key="password")],
             is_running=source.spec.number_of_instances > 0,
         )
@@ -241,6 +254,7 @@ class _Finder:
             source,
             hints,
             service=f"{cluster}-primary",
+            pods={CRUNCHY: cluster, "postgres-operator.crunchydata.com/role": "master"},
             logins=[
                 logins_of.of_secret(f"{cluster}-pguser-{user}", users=("user",), key="password")
                 for user in (logins_of.SUPERUSER, cluster)
@@ -254,6 +268,7 @@ class _Finder:
         hints: Hints,
         *,
         service: str,
+        pods: Mapping[str, str],
         logins: Iterable[Login],
         is_running: bool,
     ) -> Found | Problem:
@@ -265,6 +280,7 @@ class _Finder:
             source,
             hints,
             address=address,
+            pods=Pods(labels=pods),
             known_as=frozenset({(f"{service}.{source.namespace}", address.port)}),
             logins=tuple(logins),
             is_running=is_running,
@@ -276,6 +292,7 @@ class _Finder:
         hints: Hints,
         *,
         address: Address | None,
+        pods: Pods,
         known_as: frozenset[tuple[str, int]],
         logins: tuple[Login, ...],
         is_running: bool,
@@ -303,6 +320,7 @@ class _Finder:
             namespace=source.namespace,
             workload=str(source),
             address=address,
+            pods=pods,
             known_as=known_as | {(services_of.plain_host(address.host), address.port)},
             logins=logins,
             databases=hints.databases or ("*",),
@@ -321,6 +339,15 @@ class _Finder:
                 likely = usual or named or [one.port for one in ports] or [images.PORT]
                 return services_of.address_of(service, likely[0])
         return None
+
+
+def _pods_of(workload: Workload, services: Iterable[Service]) -> Pods:
+    """The pod that a Service for the primary selects, else the first, else the only one."""
+    primary = next((one.spec.selector for one in services if services_of.is_primary(one)), None)
+    if primary is not None:
+        return Pods(labels=primary, port=workload.port)
+    name = f"{workload.name}-0" if workload.governing else ""
+    return Pods(labels=workload.labels, name=name, port=workload.port)
 
 
 def _serves(template: PodTemplate) -> bool:

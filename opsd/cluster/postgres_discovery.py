@@ -3,15 +3,15 @@
 With each that cannot be used comes what is wrong with it. A server that somebody did write down
 is left to what stands there. One that cannot be used stops none of the others.
 
-Limits: opsd connects by the Service's name in a pod, and by its address elsewhere, which the
-nodes of the cluster reach and nobody else does. A server that is
-written down by an address which the cluster does not know (a node port, a load balancer) is
-not recognised and backed up twice; ``opsd.dev/backup: "false"`` on it ends that.
+Limits: a server that is written down by an address which the cluster does not know (a node
+port, a load balancer) is not recognised and backed up twice; ``opsd.dev/backup: "false"`` on it
+ends that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 from opsd.clients.kube.errors import Forbidden
 from opsd.clients.pgserver import Server
 from opsd.cluster.postgres import Discovery, Found, Problem, find
+from opsd.cluster.postgres_reach import beside, reached
 from opsd.cluster.postgres_reading import LoginReader, Namespaces, Unresolved, read_objects
-from opsd.errors import ConfigError, OpsdError, TransientError
+from opsd.errors import ConfigError, OpsdError, PermanentError, TransientError
 from opsd.model import Finding, Severity
 from opsd.text import printable, shortened
 
@@ -72,6 +73,7 @@ def search(
     configured: Sequence[Server],
     in_cluster: bool = True,
     only: str = "",
+    stack: ExitStack | None = None,
 ) -> Search:
     """Find the servers that nobody wrote down.
 
@@ -80,6 +82,7 @@ def search(
         namespaces: where to look.
         configured: the servers that are written down; what is found of them is left out.
         in_cluster: opsd runs in a pod, so that the names of Services lead somewhere.
+        stack: keeps ports of pods forwarded where that is needed; None: none is forwarded.
         only: the name of the one server that is wanted; no other's Secrets are read then.
 
     Raises:
@@ -95,14 +98,11 @@ def search(
         Known(name=one.name, created_at=one.created_at) for one in _foreign(found, configured)
     ]
     located, logins = [], LoginReader(kube)
+    way = _Way(kube=kube, in_cluster=in_cluster, stack=stack)
     for one in _told_apart(found, configured):
         if only not in ("", one.name):
             continue
-        result = (
-            _unclear(one)
-            if isinstance(one, Problem)
-            else _locate(one, logins, in_cluster=in_cluster)
-        )
+        result = _unclear(one) if isinstance(one, Problem) else _locate(one, logins, way)
         if isinstance(result, Located):
             located.append(result)
         else:
@@ -133,7 +133,23 @@ def _told_apart(found: Discovery, configured: Sequence[Server]) -> Iterator[Foun
             yield one
 
 
-def _locate(found: Found, logins: LoginReader, *, in_cluster: bool) -> Located | Refused:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """From where servers must be reached."""
+
+    kube: Kube
+    in_cluster: bool
+    stack: ExitStack | None
+
+    def to(self, server: Server, found: Found) -> Server:
+        if self.stack is None:
+            return beside(server, found, in_cluster=self.in_cluster)
+        return self.stack.enter_context(
+            reached(self.kube, server, found, in_cluster=self.in_cluster)
+        )
+
+
+def _locate(found: Found, logins: LoginReader, way: _Way) -> Located | Refused:
     try:
         credentials = logins.credentials(found)
     except Unresolved as exc:
@@ -141,15 +157,30 @@ def _locate(found: Found, logins: LoginReader, *, in_cluster: bool) -> Located |
     except TransientError as exc:
         remedy = "is the API server well? kubectl get --raw /readyz"
         return Refused(finding=_no_credentials(found, str(exc), remedy), may_pass=True)
-    address = found.address
     server = Server(
         name=found.name,
-        host=address.host if in_cluster else address.cluster_ip or address.host,
-        port=address.port,
+        host=found.address.host,
+        port=found.address.port,
         user=credentials.user,
         password=credentials.password,
     )
+    try:
+        server = way.to(server, found)
+    except (TransientError, PermanentError) as exc:
+        return Refused(finding=_out_of_reach(found, exc), may_pass=isinstance(exc, TransientError))
     return Located(server=server, databases=found.databases, exclude=found.exclude)
+
+
+def _out_of_reach(found: Found, exc: OpsdError) -> Finding:
+    text = printable(str(exc))
+    return Finding(
+        check="postgres.unreachable",
+        subject=f"server/{found.name}",
+        severity=Severity.CRITICAL,
+        summary=shortened(f"cannot be backed up: {text}", SUMMARY_CHARACTERS),
+        remedy="run opsd in the cluster, or give it the rights of docs/discovery.md#rights",
+        facts={"error": text, "workload": found.workload},
+    )
 
 
 def _no_credentials(found: Found, reason: str, remedy: str) -> Finding:

@@ -63,9 +63,7 @@ def leading_to(workload: Workload, services: Iterable[Service]) -> tuple[Service
 def choose(workload: Workload, services: Sequence[Service]) -> Address | None:
     """The way to the server, by the Services that lead to it; None when none does."""
     for service in services:
-        if service.spec.cluster_ip != HEADLESS and (
-            workload.replicas <= 1 or _is_primary(service)
-        ):
+        if service.spec.cluster_ip != HEADLESS and (workload.replicas <= 1 or is_primary(service)):
             return address_of(service, port_to(service, workload))
     governing = [one for one in services if one.name == workload.governing]
     headless = [one for one in services if one.spec.cluster_ip == HEADLESS]
@@ -119,6 +117,14 @@ def plain_host(host: str) -> str:
     return name
 
 
+def is_primary(service: Service) -> bool:
+    """Whether a Service follows the server that takes writes."""
+    return any(
+        key in ROLE_LABELS and value.lower() in PRIMARY
+        for key, value in service.spec.selector.items()
+    )
+
+
 def _selects(service: Service, labels: Mapping[str, str]) -> bool:
     selector = service.spec.selector
     return bool(selector) and all(
@@ -127,17 +133,10 @@ def _selects(service: Service, labels: Mapping[str, str]) -> bool:
     )
 
 
-def _is_primary(service: Service) -> bool:
-    return any(
-        key in ROLE_LABELS and value.lower() in PRIMARY
-        for key, value in service.spec.selector.items()
-    )
-
-
 def _rank(service: Service, workload: Workload) -> tuple[object, ...]:
     """Smaller is better; the name decides between equals, so that the choice is always one."""
     return (
-        not _is_primary(service),
+        not is_primary(service),
         service.spec.cluster_ip == HEADLESS,
         bool(_READ_ONLY.search(service.name)),
         service.name != workload.name,
