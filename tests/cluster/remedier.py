@@ -16,12 +16,13 @@ from pathlib import Path
 import yaml
 
 from jobs import node_remedy
-from jobs.node_remedy import Settings, Surroundings
+from jobs.node_remedy import Settings
 from opsd.clients.kube.access import find_cluster
 from opsd.clients.kube.client import Kube
 from opsd.clients.kube.transport import Transport
 from opsd.clock import Deadline, SystemClock
 from opsd.cluster.nodeloss.facts import Thresholds
+from opsd.cluster.remedy.rounds import Surroundings
 from opsd.cluster.remedy.settings import FenceTable
 from opsd.model import Finding, Run
 from opsd.runner import execute

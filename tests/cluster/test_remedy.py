@@ -16,6 +16,7 @@ from tests.cluster.remedier import (
     OUT_OF_SERVICE,
     PAST,
     PLAN,
+    USER,
     Plug,
     Remedier,
     finding,
@@ -158,6 +159,25 @@ def test_a_node_that_comes_back_without_a_reboot_stays_fenced(
     assert OURS not in set(taints(given_back))
     assert plug.is_on
     assert plug.calls[-3:] == ["status", "on", "status"]
+
+
+def test_a_cluster_that_is_well_costs_four_small_requests(
+    control_plane: ControlPlane, workers: Workers, opsd: Remedier
+) -> None:
+    workers(2)
+    opsd.run()
+    since = control_plane.audit.mark()
+
+    run = opsd.run()
+
+    calls = control_plane.audit.calls(user=USER, since=since)
+    assert [f"{call.verb} {call.resource}" for call in calls] == [
+        "list leases",
+        "get leases",
+        "list nodes",
+        "list nodes",
+    ]
+    assert run.findings == ()
 
 
 def test_without_a_working_fence_nothing_is_moved(

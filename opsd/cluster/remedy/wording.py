@@ -12,7 +12,7 @@ from opsd.cluster.remedy.case import Case
 from opsd.cluster.remedy.decide import Step, means_of
 from opsd.cluster.remedy.fences import Program
 from opsd.cluster.remedy.proof import Proof
-from opsd.cluster.remedy.record import Moved, Plan
+from opsd.cluster.remedy.record import Moved, Phase, Plan
 from opsd.cluster.remedy.refusals import Reason, Refusal
 from opsd.model import Fact, Finding, Severity
 from opsd.text import shortened
@@ -23,6 +23,7 @@ NOT_MOVED = "remedy.not_moved"
 DRY_RUN = "dry_run.remedy"
 SUMMARY_CHARACTERS = 120
 SLOW = timedelta(minutes=5)  # for pods to run elsewhere; Kubernetes itself needs one
+STEADY = timedelta(minutes=5)  # what is in the way for a moment is no news
 MOST_PODS = 3
 
 _PROOFS = {
@@ -33,6 +34,7 @@ _PROOFS = {
 }
 _CONFIRM = 'make sure that it is off, then: opsd fence confirm {node} --for 2h --reason "..."'
 #: Reasons that a person can do something about at once.
+_NO_NEWS = frozenset({Reason.NOBODY_ALLOWED, Reason.CONTROL_PLANE_DEGRADED})
 _CALLS_FOR = {
     Reason.NOT_PROVEN: _CONFIRM,
     Reason.UNREADABLE_RECORD: "look at it: kubectl get node {node} -o yaml; "
@@ -51,15 +53,16 @@ def refused(case: Case, found: Sequence[Refusal]) -> Finding:
     name = case.node.name
     calls = (_CALLS_FOR[one.reason] for one in found if one.reason in _CALLS_FOR)
     facts: dict[str, Fact] = {one.reason.value: one.detail for one in found}
-    is_wanted = Reason.NOBODY_ALLOWED.value not in facts
+    is_news = not ({one.reason for one in found} & _NO_NEWS) or case.record.plan is not None
     return Finding(
         check=REFUSED,
         subject=subject_of(name),
-        severity=Severity.WARNING if is_wanted else Severity.INFO,
+        severity=Severity.WARNING if is_news else Severity.INFO,
         summary=_short(f"opsd does not act on {name}: {found[0].detail}"),
         remedy=next(calls, "").format(node=name),
         facts=facts | {"kind": case.kind.value if case.kind else ""},
         cause=f"node/{name}",
+        steady_for=STEADY,
     )
 
 
@@ -81,14 +84,20 @@ def under_way(case: Case, plan: Plan, step: Step) -> Iterator[Finding]:
 
 
 def fence_failed(case: Case, plan: Plan, said: str) -> Finding:
-    """The fence did not do it: nothing is moved."""
+    """The fence did not do it: nothing is moved, or the node is not given back."""
     name = case.node.name
+    if plan.phase in (Phase.FENCING, Phase.FENCED, Phase.MOVING):
+        matter = f"{name} could not be cut off by {plan.fence}, so nothing is moved"
+        remedy = _CONFIRM.format(node=name)
+    else:
+        matter = f"{name} could not be given back by {plan.fence}"
+        remedy = "turn it on yourself, or mend the fence; then look: opsd fence list"
     return Finding(
         check=FENCE_FAILED,
         subject=subject_of(name),
         severity=Severity.CRITICAL,
-        summary=_short(f"{name} could not be cut off by {plan.fence}, so nothing is moved"),
-        remedy=_CONFIRM.format(node=name),
+        summary=_short(matter),
+        remedy=remedy,
         facts={"said": said, "tries": plan.tries, "phase": plan.phase.value},
     )
 

@@ -1,0 +1,187 @@
+"""One run of the remedy: look at everything, take each step that is due once, say what was done.
+
+What has to be waited for, the next run sees. A fence that failed is left alone until then.
+
+Limits: between two steps everything is read again, so a run makes some twenty small requests for
+a node that is lost, and four when all is well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from opsd.clients.kube.client import Kube
+from opsd.clock import Deadline
+from opsd.cluster.nodeloss.facts import STANDARD, Thresholds
+from opsd.cluster.nodeloss.memory import MachineUptime, Memory, Uptime, decode, encode
+from opsd.cluster.nodeloss.survey import Pace, Survey
+from opsd.cluster.remedy import wording
+from opsd.cluster.remedy.act import Hands, Overtaken, begun
+from opsd.cluster.remedy.case import Rules
+from opsd.cluster.remedy.decide import PAUSES, Step, next_step
+from opsd.cluster.remedy.fences import FenceFailed
+from opsd.cluster.remedy.gather import Gathering, Look
+from opsd.cluster.remedy.refusals import refusals
+from opsd.cluster.remedy.settings import RemedySettings
+from opsd.errors import TransientError
+from opsd.model import Finding
+from opsd.secrets import describe
+
+log = structlog.get_logger()
+
+LOOK_S = 20.0  # for one look, the API server's slow answers included
+NEVER = timedelta(days=36500)  # all pods are of no interest here
+STEADY_PACE = Pace(sweep=NEVER, sweep_again=NEVER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a run looks with; tests on a faster cluster have others."""
+
+    uptime: Uptime = field(default_factory=MachineUptime)
+    thresholds: Thresholds = STANDARD
+    #: Whether this opsd may act. The runner holds the lease of the job while it runs.
+    leads: Callable[[], bool] = lambda: True
+
+
+class Round:
+    """One run."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        settings: RemedySettings,
+        *,
+        place: Path,
+        run_id: str,
+        dry_run: bool,
+        around: Surroundings,
+    ) -> None:
+        """Read what the run before saw.
+
+        Args:
+            kube: the cluster, until the run's deadline.
+            settings: what is allowed.
+            place: the file in which is kept what was seen.
+            run_id: stands on the nodes.
+            dry_run: say what would be done; change nothing in the cluster.
+            around: what it looks with.
+        """
+        self._kube, self._settings, self._around = kube, settings, around
+        self._run_id, self._dry_run = run_id, dry_run
+        self._survey = Survey(uptime=around.uptime, thresholds=around.thresholds, pace=STEADY_PACE)
+        self._place = place
+        self._memory = _read(place)
+        self._rules = Rules(
+            patience=settings.patience,
+            max_lost=settings.max_lost,
+            max_lost_percent=settings.max_lost_percent,
+            cool_down=settings.cool_down,
+            again_after=settings.again_after,
+            healthy_for=settings.healthy_for,
+        )
+        self._failed: dict[str, str] = {}  # by node: what its fence said
+
+    def findings(self) -> Iterator[Finding]:
+        """What is told, after everything that is due now was done."""
+        taken: set[tuple[str, Step]] = set()
+        looks = self._looks()
+        while (due := self._due(looks, taken)) and not self._dry_run:
+            look, step = due
+            taken.add((look.seen.name, step))
+            self._take(look, step)
+            looks = self._looks()
+        for look in looks:
+            yield from self._told(look)
+
+    def _due(self, looks: list[Look], taken: set[tuple[str, Step]]) -> tuple[Look, Step] | None:
+        for look in looks:
+            step, name = next_step(look.case, self._rules), look.seen.name
+            is_new = (name, step) not in taken and name not in self._failed
+            if step not in PAUSES and is_new:
+                return look, step
+        return None
+
+    def _take(self, look: Look, step: Step) -> None:
+        hands = Hands(
+            kube=self._kube,
+            deadline=self._kube.deadline,
+            run_id=self._run_id,
+            leads=self._around.leads,
+        )
+        try:
+            hands.take(step, look)
+        except Overtaken as exc:
+            log.info("step.overtaken", node=look.seen.name, step=step.value, reason=str(exc))
+        except FenceFailed as exc:
+            self._failed[look.seen.name] = describe(exc)
+            log.warning("fence.failed", node=look.seen.name, step=step.value, error=describe(exc))
+
+    def _told(self, look: Look) -> Iterator[Finding]:
+        case, step = look.case, next_step(look.case, self._rules)
+        plan = case.record.plan
+        found = refusals(case, self._rules)
+        if self._dry_run and step not in PAUSES:
+            calls = wording.calls(case, look.seen, look.program, begun(look, self._run_id))
+            yield wording.dry_run(case, step, tuple(calls) if plan is None else ())
+        if plan is not None:
+            yield from wording.under_way(case, plan, step)
+        if plan is not None and look.seen.name in self._failed:
+            yield wording.fence_failed(case, plan, self._failed[look.seen.name])
+        if step is Step.REFUSE:
+            for one in found:
+                log.info(
+                    "step.refused",
+                    node=look.seen.name,
+                    reason=one.reason.value,
+                    detail=one.detail,
+                )
+            yield wording.refused(case, found)
+
+    def _looks(self) -> list[Look]:
+        """Look at everything anew, and keep since when it has been so.
+
+        Raises:
+            TransientError, PermanentError, DeadlineExceeded: the API server did not answer.
+        """
+        memory = self._survey.begin(self._memory)
+        try:
+            kube = self._kube.until(Deadline.after(LOOK_S, self._kube.deadline.clock))
+            memory, picture = self._survey.look(kube, memory, closely=True)
+            gathering = Gathering(
+                kube=kube,
+                settings=self._settings,
+                thresholds=self._around.thresholds,
+                leads=self._around.leads(),
+            )
+            return list(gathering.looks(picture)) if picture else []
+        except TransientError as exc:
+            at_s = self._around.uptime.seconds()
+            memory = replace(memory, error=describe(exc), error_s=at_s)
+            raise
+        finally:
+            self._memory = memory
+            _write(self._place, memory)
+
+
+def _read(place: Path) -> Memory | None:
+    """What the last run saw; None when there is nothing that can be read."""
+    try:
+        return decode(place.read_bytes())
+    except OSError:
+        return None
+
+
+def _write(place: Path, memory: Memory) -> None:
+    """Keep it for the next run. It is not synced to disk: a loss costs one time of watching."""
+    part = place.with_suffix(".part")
+    try:
+        part.write_bytes(encode(memory))
+        part.replace(place)
+    except OSError as exc:
+        raise TransientError(f"write {place}: {exc.strerror}") from exc
