@@ -35,7 +35,7 @@ from tests.rig.controlplane import ControlPlane
 from tests.rig.home import ROOT
 from tests.rig.kubeapi import ApiError, KubeApi, Object, eventually, path_of
 from tests.rig.kubestate import is_gone
-from tests.rig.workloads import deployment, pod_spec
+from tests.rig.workloads import deployment, pod, pod_spec
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -232,6 +232,27 @@ def test_what_can_be_lost_is_told_and_nothing_but_reading_is_done(
         ("get", "validatingadmissionpolicybindings", "protect.opsd.dev"),
     }
     assert len(calls) <= 8  # one page of each
+
+
+def test_a_deleted_claim_that_a_pod_still_uses_is_told_while_its_data_is_there(
+    kube: Kube, made: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsd.cluster.volumes.leaving.WAITS_AFTER", timedelta(0))
+    made.storage_class(archiveOnDelete="false")
+    made.claim("data")
+    mounted = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    spec = pod_spec(nodeName="elsewhere", volumes=mounted, image="registry.test/postgres:17")
+    made.api.create(pod(made.namespace, "pg-0", spec))
+
+    made.api.delete(path_of(made.claims["data"]))
+    run = run_job(kube, made)
+
+    (found,) = [one for one in run.findings if one.check == "volumes.claim_waits"]
+    assert (found.subject, found.severity) == (f"namespace/{made.namespace}", Severity.CRITICAL)
+    assert found.summary == (
+        "claim data was deleted and is gone with its data as soon as pod pg-0 ends"
+    )
+    assert found.remedy.startswith(f"kubectl patch pv {made.namespace}-data ")
 
 
 def test_without_its_role_the_run_fails_and_names_what_is_missing(
