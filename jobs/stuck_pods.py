@@ -192,9 +192,7 @@ class _Watch:
             self._memory, picture = self._survey.look(kube, self._memory, closely=closely)
         except (TransientError, DeadlineExceeded) as exc:
             self._ctx.remaining()  # raises when it is the run's own time that is over
-            self._memory = replace(
-                self._memory, error=describe(exc), error_s=self._eyes.uptime.seconds()
-            )
+            self._memory = self._memory.failed(describe(exc), self._eyes.uptime.seconds())
             return self._doubted(
                 ControlPlane(
                     watched_for=self._eyes.thresholds.hold,

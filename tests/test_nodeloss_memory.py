@@ -85,6 +85,18 @@ def test_nothing_is_believed_of_another_boot_or_of_the_future() -> None:
         assert found.watched_for(1000.0) == timedelta(0)
 
 
+def test_the_watch_begins_with_the_first_answer() -> None:
+    unanswered = looking(None, FakeUptime(), longest_gap=GAP).failed("refused", 1000.0)
+
+    again = looking(unanswered, FakeUptime(1060.0), longest_gap=GAP)
+    answered = again.noted("lease", {"a": "1"}, 1060.0)
+    later = looking(answered, FakeUptime(1090.0), longest_gap=GAP)
+
+    assert again.watched_for(1060.0) == timedelta(0)
+    assert later.watched_for(1090.0) == timedelta(seconds=30)
+    assert (later.error, later.error_s) == ("refused", 1000.0)
+
+
 def test_a_memory_is_the_same_after_it_was_written() -> None:
     pod = Pod(
         namespace="db",

@@ -108,6 +108,10 @@ class Memory:
             kept[key] = before if before and is_same else Mark(value=value, since_s=at_s)
         return replace(self, marks=kept)
 
+    def failed(self, error: str, at_s: float) -> Memory:
+        """After a look that the API server did not answer."""
+        return replace(self, error=error, error_s=at_s)
+
     def names(self, family: str) -> Iterable[str]:
         """The members of a family."""
         return (key.partition("/")[2] for key in self.marks if key.startswith(f"{family}/"))
@@ -128,7 +132,8 @@ def looking(memory: Memory | None, uptime: Uptime, *, longest_gap: timedelta) ->
     at_s, boot_id = uptime.seconds(), uptime.boot_id
     if memory is None or memory.boot_id != boot_id or memory.looked_s > at_s:
         return Memory(boot_id=boot_id, began_s=at_s, looked_s=at_s)
-    if at_s - memory.looked_s > longest_gap.total_seconds():
+    has_gap = at_s - memory.looked_s > longest_gap.total_seconds()
+    if has_gap or not memory.marks:  # the watch begins with the first answer
         return replace(memory, began_s=at_s, looked_s=at_s)
     return replace(memory, looked_s=at_s)
 
