@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from jobs import postgres_backup
 from opsd.cli import main
@@ -34,13 +35,9 @@ from tests.rig.workloads import service_account, stateful_set
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(300)]
 
-APPS = [{"apiGroups": ["apps"], "resources": ["statefulsets", "deployments"], "verbs": ["list"]}]
-SERVICES = [{"apiGroups": [""], "resources": ["services"], "verbs": ["list"]}]
-OPERATORS = [
-    {"apiGroups": ["postgresql.cnpg.io"], "resources": ["clusters"], "verbs": ["list"]},
-    {"apiGroups": ["acid.zalan.do"], "resources": ["postgresqls"], "verbs": ["list"]},
-]
-LISTS = [*APPS, *SERVICES, *OPERATORS]
+RBAC = Path(__file__).parents[2] / "deploy/rbac/discovery.yaml"
+LISTS: list[dict[str, Any]] = next(yaml.safe_load_all(RBAC.read_text()))["rules"]
+APPS, SERVICES = LISTS[:1], LISTS[1:2]
 EVERY_SECRET = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]}]
 
 

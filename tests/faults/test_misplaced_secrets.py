@@ -45,6 +45,8 @@ NAMES = {
     "jobs.nfs-backup.shares.name",
     "jobs.nfs-backup.shares.sentinel",
     "jobs.postgres-backup.client_dirs",
+    "jobs.postgres-backup.exclude_namespaces",
+    "jobs.postgres-backup.namespaces",
     "jobs.postgres-backup.servers.databases",
     "jobs.postgres-backup.servers.exclude",
     "jobs.postgres-backup.servers.host",
