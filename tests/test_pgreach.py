@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import cast
 
 import pytest
 
 from opsd.clients.kube.client import Kube
 from opsd.clients.kube.errors import NotFound
-from opsd.clients.kube.objects import Object
+from opsd.clients.kube.objects import Metadata, Object, Pod, PodStatus
 from opsd.clients.pgserver import Server
 from opsd.cluster.postgres import Found, Pods
 from opsd.cluster.postgres_reach import beside, reached
@@ -24,7 +25,7 @@ BY_NAME = Server(name="db.pg", host="pg.db.svc", port=5432)
 
 
 class NoPods:
-    """A cluster in which no pod runs; asking for one is seen."""
+    """A cluster in which pods leave and start and none stays; asking for one is seen."""
 
     def get(self, _kind: type[Object], name: str, *, namespace: str) -> Object:
         raise NotFound(f"get pod {namespace}/{name}: 404 NotFound")
@@ -32,7 +33,9 @@ class NoPods:
     def list(self, _kind: type[Object], *, namespace: str, labels: str) -> Iterator[Object]:
         assert namespace == "db"
         assert labels
-        return iter(())
+        leaving = Metadata(name="leaving", deletion_timestamp=datetime(2026, 11, 1, tzinfo=UTC))
+        yield Pod(metadata=leaving, status=PodStatus(phase="Running"))
+        yield Pod(metadata=Metadata(name="starting"), status=PodStatus(phase="Pending"))
 
 
 NO_PODS = cast("Kube", NoPods())
