@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from opsd import secrets
 from tests.rig import cheapkeys, controlplane, kubelet, parts, postgres, s3, scratch
@@ -34,11 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_secret_of_another_test() -> Iterator[None]:
-    """What one test revealed is not redacted in the next."""
+def nothing_of_another_test() -> Iterator[None]:
+    """What one test revealed is not redacted in the next, nor is its way of logging kept."""
     before = secrets._revealed
     yield
     secrets._revealed = before
+    structlog.reset_defaults()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -31,7 +31,7 @@ from tests.rig import scratch, sink
 from tests.rig.home import ROOT, Home
 from tests.rig.sink import Sink
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
 SHIM = Path(__file__).parent / "shim"
 JOB = "nfs-backup"
@@ -39,7 +39,7 @@ SCHEDULE = 'schedule = "7 * * * *"\nretries = 2\n'
 HEARTBEAT = '[heartbeat]\nurl = "env:CANARY_BEAT"\nevery = "1m"\n'
 TICK_S = 1.0
 WITHIN_S = 60.0
-CYCLES = 10
+CYCLES = 6
 LIFE_S = 2.0  # the first run of a life is over about then
 PAUSES = (timedelta(minutes=2), timedelta(hours=1), timedelta(hours=3))
 HOUR = timedelta(hours=1)
