@@ -214,6 +214,9 @@ class _Watch:
         return _Seen(findings=(finding,), doubt=f"nothing is known of nodes: {finding.summary}")
 
     def _judged(self, picture: Picture) -> _Seen:
+        lost = {node.name for node in picture.lost}
+        known = {name: one for name, one in self._memory.research.items() if name in lost}
+        self._memory = replace(self._memory, research=known)
         found = findings(
             picture,
             research=self._research,

@@ -14,6 +14,7 @@ from jobs.stuck_pods import Eyes, Settings
 from opsd.clients.kube.client import Kube
 from opsd.cluster.nodeloss.facts import Node, Pod
 from opsd.cluster.nodeloss.incident import Loss, Volume
+from opsd.cluster.nodeloss.memory import decode
 from opsd.cluster.nodeloss.verdict import Advice, Kind, Verdict
 from opsd.errors import ConfigError
 from opsd.model import Outcome, Run
@@ -114,6 +115,21 @@ def test_a_loss_is_told_within_fifteen_seconds_of_the_api_server_marking_it(
         found = any(one.check == "node.lost" for one in opsd.run().findings)
 
     assert 0 <= opsd.cluster.now_s - node.unknown_s <= 15
+
+
+def test_what_was_found_out_about_a_node_is_forgotten_when_it_is_back(opsd: Opsd) -> None:
+    def looked_up() -> set[str]:
+        memory = decode((opsd.scratch / "seen.json").read_bytes())
+        assert memory
+        return set(memory.research)
+
+    opsd.cluster.cut(opsd.cluster.nodes[0])
+    opsd.run(watch="2m")
+    while_lost = looked_up()
+    opsd.cluster.mend(opsd.cluster.nodes[0])
+    opsd.run(watch="2m")
+
+    assert (while_lost, looked_up()) == ({"n0"}, set())
 
 
 def test_without_a_cluster_the_run_says_so(opsd: Opsd) -> None:
