@@ -137,7 +137,7 @@ class _Backup:
         if not self._settings.searches_cluster():
             return ()
         from opsd.clients.kube.access import runs_in_cluster  # noqa: PLC0415 - for clusters only
-        from opsd.cluster.postgres_discovery import search  # noqa: PLC0415 - likewise
+        from opsd.cluster.postgres_discovery import PLACE, search  # noqa: PLC0415 - likewise
         from opsd.cluster.postgres_reading import Namespaces  # noqa: PLC0415 - likewise
 
         settings = self._settings
@@ -154,6 +154,8 @@ class _Backup:
             self._failed.append(refused.finding.subject)
             self._may_pass = self._may_pass or refused.may_pass
             yield refused.finding
+        if PLACE not in self._failed:
+            yield Seen(subject=PLACE)
         self._known |= {one.name: one.created_at for one in found.known}
         return tuple(
             Target(server=one.server, databases=one.databases, exclude=one.exclude)

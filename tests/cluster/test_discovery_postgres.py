@@ -269,6 +269,7 @@ def test_a_secret_that_may_not_be_read_is_told_with_the_command_that_helps(
     assert refused.run.outcome is Outcome.FAILED
     assert not refused.run.may_pass
     assert finding.subject == f"server/{site.namespace}.pg"
+    assert "cluster/databases" in refused.run.seen
     assert f"get secret {site.namespace}/pg: 403 Forbidden" in str(finding.facts["error"])
     assert helped.run.outcome is Outcome.COMPLETED
     assert finding.subject in helped.run.seen
@@ -353,6 +354,7 @@ def test_an_api_that_does_not_answer_is_unknown_and_stops_no_written_down_server
     assert job.run.outcome is Outcome.FAILED
     assert job.run.may_pass
     assert job.finding("cluster.unreadable").severity is Severity.CRITICAL
+    assert "cluster/databases" not in job.run.seen
     assert "database/main/postgres" in {one.subject for one in job.run.artifacts}
 
 
