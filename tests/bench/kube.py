@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from tests.rig import controlplane
 from tests.rig.kubeapi import Object
 
 PODS = 10_000
+NAMESPACES = FULL, EMPTY = "full", "empty"
+OPSD, TYPED, KUBECTL = "opsd", "the kubernetes package's typed list", "kubectl get -o json"
 THREADS = 8
 ROUNDS = 3
 
@@ -31,7 +33,7 @@ kube = Kube(transport, deadline=Deadline.after(600, SystemClock()))
 found = sum(pod.metadata.deletion_timestamp is None for pod in kube.list(Pod, namespace=namespace))
 assert found == int(wanted), found
 """
-TYPED = """
+WITH_PACKAGE = """
 import sys
 from kubernetes import client, config
 path, namespace, wanted = sys.argv[1:]
@@ -45,67 +47,77 @@ assert found == int(wanted), found
 def lines(place: Path) -> Iterator[Line]:
     """Measure CPU and memory of all three against a real API server."""
     with controlplane.running() as cluster:
-        full, empty = cluster.namespace("full"), cluster.namespace("empty")
-        _fill(cluster, full)
-        result = interleaved(_candidates(cluster, place, full, empty), rounds=ROUNDS)
-    ours = result["opsd"]
-    yield Line(
-        what=f"list of {PODS} pods: CPU of opsd, imports included",
-        value=ours.cpu_s,
-        unit="s",
-        goal=None,
-        against="whole process",
-    )
-    for name, words in (
-        ("typed", "kubernetes package, typed list"),
-        ("kubectl", "kubectl -o json"),
-    ):
-        if name in result:
-            yield Line(
-                what=f"list of {PODS} pods: CPU, how many times less than {words}",
-                value=ours.cpu_s / result[name].cpu_s,
-                unit="x",
-                goal=1 / 40,
-                against=f"{result[name].cpu_s:.1f} s, {result[name].peak_mib:.0f} MiB",
-            )
-    yield Line(
-        what=f"list of {PODS} pods: memory above that of an empty list",
-        value=ours.peak_mib - result["empty"].peak_mib,
-        unit="MiB",
-        goal=40,
-        against=f"peak {ours.peak_mib:.0f} MiB, {result['empty'].peak_mib:.0f} without pods",
-    )
+        _allow(cluster)
+        for namespace in NAMESPACES:
+            cluster.namespace(namespace)
+        _fill(cluster, NAMESPACES[0])
+        result = interleaved(_candidates(cluster, place), rounds=ROUNDS)
+    cpu_s = {who: _above(result, who, "cpu_s") for who in (OPSD, TYPED, KUBECTL)}
+    for who in (TYPED, KUBECTL):
+        yield Line(
+            what=f"list of {PODS} pods: CPU",
+            value=cpu_s[OPSD] / cpu_s[who],
+            unit="x",
+            goal=1 / 40,
+            against=f"{who}: {cpu_s[who]:.1f} s above an empty list",
+        )
+        yield Line(
+            what=f"list of {PODS} pods: CPU, start and imports included",
+            value=result[_key(OPSD, FULL)].cpu_s / result[_key(who, FULL)].cpu_s,
+            unit="x",
+            goal=None,
+            against=f"{who}: {result[_key(who, FULL)].cpu_s:.1f} s",
+        )
+    for who in (OPSD, TYPED, KUBECTL):
+        yield Line(
+            what=f"list of {PODS} pods: memory of {who}",
+            value=_above(result, who, "peak_mib"),
+            unit="MiB",
+            goal=40 if who == OPSD else None,
+            against="its peak above that of an empty list",
+        )
+
+
+def _key(who: str, namespace: str) -> str:
+    return f"{who} of {namespace}"
+
+
+def _above(result: Mapping[str, Measured], who: str, figure: str) -> float:
+    full, empty = (getattr(result[_key(who, namespace)], figure) for namespace in NAMESPACES)
+    return float(full - empty)
 
 
 def _candidates(
-    cluster: controlplane.ControlPlane, place: Path, full: str, empty: str
-) -> dict[str, partial[Measured]]:
+    cluster: controlplane.ControlPlane, place: Path
+) -> dict[str, Callable[[], Measured]]:
     host, _, port = cluster.url.removeprefix("https://").partition(":")
     (place / "ca.crt").write_bytes(cluster.ca_file.read_bytes())
-    _allow(cluster)
     (place / "token").write_text(cluster.token("default", "default"))
     inside = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
-    kubeconfig = cluster.kubeconfig_of("default", "default")
-    ours: list[str | Path] = [sys.executable, "-c", OURS, place]
-    candidates = {
-        "opsd": partial(measure, [*ours, full, str(PODS)], env=inside),
-        "empty": partial(measure, [*ours, empty, "0"], env=inside),
-        "typed": partial(measure, [sys.executable, "-c", TYPED, kubeconfig, full, str(PODS)]),
-    }
-    kubectl = controlplane.bin_dir() / "kubectl"
-    if kubectl.exists():
-        get: list[str | Path] = [
-            kubectl,
-            "--kubeconfig",
-            kubeconfig,
-            "get",
-            "pods",
-            "-n",
-            full,
-            "-o",
-            "json",
+    config = cluster.kubeconfig_of("default", "default")
+    kubectl: list[str | Path] = [
+        controlplane.bin_dir() / "kubectl",
+        "--kubeconfig",
+        config,
+        "get",
+        "pods",
+    ]
+    candidates: dict[str, Callable[[], Measured]] = {}
+    for namespace, pods in zip(NAMESPACES, (PODS, 0), strict=True):
+        ours: list[str | Path] = [sys.executable, "-c", OURS, place, namespace, str(pods)]
+        typed: list[str | Path] = [
+            sys.executable,
+            "-c",
+            WITH_PACKAGE,
+            config,
+            namespace,
+            str(pods),
         ]
-        candidates["kubectl"] = partial(measure, get)
+        candidates[_key(OPSD, namespace)] = partial(measure, ours, env=inside)
+        candidates[_key(TYPED, namespace)] = partial(measure, typed)
+        candidates[_key(KUBECTL, namespace)] = partial(
+            measure, [*kubectl, "-n", namespace, "-o", "json"]
+        )
     return candidates
 
 

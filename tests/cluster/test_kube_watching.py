@@ -46,7 +46,7 @@ class Follower:
     def __init__(self, kube: Kube) -> None:
         self.seen: queue.Queue[tuple[ChangeType, str]] = queue.Queue()
         self._clock = Stoppable()
-        self._kube = kube.until(Deadline(self._clock, kube.deadline.at))
+        self._kube = Kube(kube.transport, deadline=Deadline(self._clock, kube.deadline.at))
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
@@ -220,6 +220,7 @@ def test_a_watch_ends_with_its_deadline_although_nothing_happens(
     assert follower.next() == (ChangeType.ADDED, "one")
 
 
+@pytest.mark.long
 def test_bookmarks_keep_a_quiet_watch_alive(
     own_control_plane: ControlPlane, front: faults.Proxy
 ) -> None:

@@ -323,7 +323,8 @@ class _Patient(io.RawIOBase):
 
     def __init__(self, sock: socket.socket, wait_s: Callable[[], float]) -> None:
         self._sock, self._wait_s = sock, wait_s
-        self._raw = sock.makefile("rb", buffering=0)
+        self._waited_s = -1.0
+        self._held = sock.makefile("rb", buffering=0)  # so that the socket outlives a close()
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         """What the response reads from."""
@@ -334,13 +335,16 @@ class _Patient(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
-        """Read once."""
-        self._sock.settimeout(self._wait_s())
-        return self._raw.readinto(buffer)
+        """Read once. Long answers come in thousands of pieces: nothing is done in vain here."""
+        wait_s = self._wait_s()
+        if wait_s != self._waited_s:
+            self._sock.settimeout(wait_s)
+            self._waited_s = wait_s
+        return self._sock.recv_into(buffer)
 
     def close(self) -> None:
         """Let go of the socket."""
-        self._raw.close()
+        self._held.close()
         super().close()
 
 
