@@ -66,7 +66,7 @@ def _exports(export: str) -> str:
 def _claims(patterns: tuple[str, ...]) -> tuple[str, ...]:
     for pattern in patterns:
         if pattern.count("/") != 1 or pattern.startswith("/") or pattern.endswith("/"):
-            raise ValueError(f'{pattern!a}: expected "namespace/claim"; * and ? are allowed')
+            raise ValueError('expected "namespace/claim" in each; * and ? are allowed')
     return patterns
 
 
