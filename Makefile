@@ -43,7 +43,7 @@ static: setup
 	@$(BIN)/mypy
 	@report=$$($(BIN)/lint-imports) || { echo "$$report"; exit 1; }
 
-check: static ## format, lint, types, import contracts and the tests without real servers; under a minute
+check: static ## format, lint, types, import contracts and the tests without real servers; some minutes
 	@$(BIN)/python -m pytest -q $(SPREAD) -m "not real and not long" $(TESTS)
 
 # Where no control plane can be had, the tests say so in their last lines; in CI they fail.
