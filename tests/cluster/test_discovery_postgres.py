@@ -257,7 +257,7 @@ def test_a_secret_that_may_not_be_read_is_told_with_the_command_that_helps(
 
     refused = site.run(empty_pg, tmp_path / "1")
     finding = refused.finding("postgres.no_credentials")
-    admin = {"KUBECONFIG": str(site.control_plane.kubeconfig())}
+    admin = {"KUBECONFIG": str(site.control_plane.kubeconfig()), "HOME": str(tmp_path)}
     path = f"{kubectl.parent}:{os.environ['PATH']}"
     subprocess.run(  # noqa: S602 - as the operator pastes it
         finding.remedy, shell=True, check=True, capture_output=True, env={**admin, "PATH": path}
