@@ -18,17 +18,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 from pydantic import Field
 
 from opsd.backup.naming import unquote
 from opsd.backup.newest import newest_good
 from opsd.clock import Deadline
+from opsd.cluster.nodeloss import keeping
 from opsd.cluster.nodeloss.classify import judge_control_plane
 from opsd.cluster.nodeloss.facts import STANDARD, ControlPlane, Pod, Thresholds
 from opsd.cluster.nodeloss.incident import Loss, Newest, Volume, about_control_plane
-from opsd.cluster.nodeloss.memory import MachineUptime, Memory, Research, Uptime, decode, encode
+from opsd.cluster.nodeloss.memory import MachineUptime, Research, Uptime
 from opsd.cluster.nodeloss.report import findings
 from opsd.cluster.nodeloss.survey import Pace, Picture, Survey, volumes_of
 from opsd.cluster.nodeloss.vantage import Here
@@ -120,7 +120,7 @@ class _Watch:
             vantages=vantages,
         )
         self._place = ctx.scratch / MEMORY
-        self._memory = self._survey.begin(_read(self._place))
+        self._memory = self._survey.begin(keeping.read(self._place))
 
     def until_news(self) -> _Seen:
         """What was seen last, which is kept for the next run.
@@ -134,7 +134,7 @@ class _Watch:
             seen = self._look_on()
         finally:
             told = self._memory.told if seen is None else seen.told
-            _write(self._place, replace(self._memory, told=told))
+            keeping.write(self._place, replace(self._memory, told=told))
         return seen
 
     def _look_on(self) -> _Seen:
@@ -287,24 +287,6 @@ def _servers(pod: Pod) -> Iterator[str]:
 
 def _thresholds(settings: Settings) -> Thresholds:
     return replace(STANDARD, lease_silent=settings.node_silent)
-
-
-def _read(place: Path) -> Memory | None:
-    """What the last run saw; None when there is nothing that can be read."""
-    try:
-        return decode(place.read_bytes())
-    except OSError:
-        return None
-
-
-def _write(place: Path, memory: Memory) -> None:
-    """Keep it for the next run. It is not synced to disk: a loss costs one time of watching."""
-    part = place.with_suffix(".part")
-    try:
-        part.write_bytes(encode(memory))
-        part.replace(place)
-    except OSError as exc:
-        raise TransientError(f"write {place}: {exc.strerror}") from exc
 
 
 JOB = Job(

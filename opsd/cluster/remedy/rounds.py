@@ -17,8 +17,9 @@ import structlog
 
 from opsd.clients.kube.client import Kube
 from opsd.clock import Deadline
+from opsd.cluster.nodeloss import keeping
 from opsd.cluster.nodeloss.facts import STANDARD, Thresholds
-from opsd.cluster.nodeloss.memory import MachineUptime, Memory, Uptime, decode, encode
+from opsd.cluster.nodeloss.memory import MachineUptime, Uptime
 from opsd.cluster.nodeloss.survey import Pace, Survey
 from opsd.cluster.remedy import wording
 from opsd.cluster.remedy.act import Hands, Overtaken, begun
@@ -76,7 +77,7 @@ class Round:
         self._run_id, self._dry_run = run_id, dry_run
         self._survey = Survey(uptime=around.uptime, thresholds=around.thresholds, pace=STEADY_PACE)
         self._place = place
-        self._memory = _read(place)
+        self._memory = keeping.read(place)
         self._rules = Rules(
             patience=settings.patience,
             max_lost=settings.max_lost,
@@ -166,22 +167,4 @@ class Round:
             raise
         finally:
             self._memory = memory
-            _write(self._place, memory)
-
-
-def _read(place: Path) -> Memory | None:
-    """What the last run saw; None when there is nothing that can be read."""
-    try:
-        return decode(place.read_bytes())
-    except OSError:
-        return None
-
-
-def _write(place: Path, memory: Memory) -> None:
-    """Keep it for the next run. It is not synced to disk: a loss costs one time of watching."""
-    part = place.with_suffix(".part")
-    try:
-        part.write_bytes(encode(memory))
-        part.replace(place)
-    except OSError as exc:
-        raise TransientError(f"write {place}: {exc.strerror}") from exc
+            keeping.write(self._place, memory)
