@@ -133,7 +133,8 @@ def test_when_most_nodes_are_silent_none_is_blamed_and_kubernetes_deletes_nothin
     assert degraded.summary == "3 of 4 nodes are silent at once"
     assert degraded.facts["silent_nodes"] == "3 of 4: n-1, n-2, n-3"
     assert after.findings == ()
-    assert watcher.messages[-1].title.startswith("Resolved")
+    # Whether it lasted long enough to be told depends on how long was watched before.
+    assert not [message for message in watcher.messages if "n-1" in message.title]
 
 
 def test_a_memory_that_is_lost_costs_one_time_of_watching(

@@ -42,9 +42,11 @@ def watcher(control_plane: ControlPlane, kubelets: Kubelets, tmp_path: Path) -> 
 
 
 @pytest.fixture
-def ctrl_c() -> threading.Timer:
+def ctrl_c() -> Iterator[threading.Timer]:
     """Ends the test's run in two seconds, as the daemon does that is stopped."""
-    return threading.Timer(2.0, lambda: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker ignores it
+    yield threading.Timer(2.0, lambda: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_healthy_cluster_is_asked_less_than_ten_times_a_minute(
