@@ -115,7 +115,7 @@ def _uncovered_claims(ctx: Context, settings: Settings) -> Iterator[Observation]
         yield from claims.uncovered(storage, shares, older_than=settings.wanted_age)
     except (ConfigError, TransientError, PermanentError) as exc:
         may_pass = isinstance(exc, TransientError)
-        raise _Unread(claims.unreadable(exc), may_pass=may_pass) from exc
+        raise _Unread(claims.not_seen(exc), may_pass=may_pass) from exc
     for claim in storage.claims:
         yield Seen(subject=f"claim/{claim.namespace}/{claim.name}")
     yield Seen(subject=claims.PLACE)

@@ -146,13 +146,8 @@ class Filing:
 
     def _artifact(self, repository: str, published: Published) -> Artifact:
         manifest = published.manifest
-        return Artifact(
-            kind=manifest.kind,
-            subject=manifest.subject,
+        return manifest.artifact(
             repository=repository,
             key=published.key,
-            size_bytes=manifest.size_bytes,
-            sha256=manifest.sha256,
-            level=manifest.verified[-1].level,
             facts=self._document.facts,
         )

@@ -9,6 +9,7 @@ beside it, ``<slot>.verified-<time>.json``, which names the manifest it speaks o
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -17,6 +18,7 @@ import msgspec
 
 from opsd.backup.naming import stamp
 from opsd.errors import PermanentError
+from opsd.model import Artifact, Fact
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # a time without a zone is damage
 FORMAT = 1  # raised when a reader of today would misread what is written
@@ -69,6 +71,25 @@ class Manifest:
     source: dict[str, Any] = field(default_factory=dict)  #: facts by kind, JSON values
     verified: tuple[Verification, ...] = ()
     opsd_version: str = ""
+
+    def artifact(self, *, repository: str, key: str, facts: Mapping[str, Fact]) -> Artifact:
+        """The backup as a run reports it.
+
+        Args:
+            repository: the name of the one that holds it.
+            key: of this manifest there.
+            facts: for people.
+        """
+        return Artifact(
+            kind=self.kind,
+            subject=self.subject,
+            repository=repository,
+            key=key,
+            size_bytes=self.size_bytes,
+            sha256=self.sha256,
+            level=self.verified[-1].level,
+            facts=facts,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

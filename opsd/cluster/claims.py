@@ -18,11 +18,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opsd.clients.kube.errors import Forbidden
 from opsd.clients.kube.objects import PersistentVolume, PersistentVolumeClaim
+from opsd.cluster.unreadable import unreadable
 from opsd.cluster.volumes.directories import Export, export_of, volumes_on
 from opsd.cluster.volumes.storage import Place, Storage, claim_of, place_of
-from opsd.errors import ConfigError, OpsdError
+from opsd.errors import OpsdError
 from opsd.model import Finding, Severity
 from opsd.text import printable, shortened
 
@@ -83,21 +83,13 @@ def uncovered(
             yield _not_covered(claim, volume, place)
 
 
-def unreadable(exc: OpsdError) -> Finding:
+def not_seen(exc: OpsdError) -> Finding:
     """The claims could not be looked at: there may be some that nobody backs up."""
-    text = printable(str(exc))
-    remedy = "is the API server well? kubectl get --raw /readyz"
-    if isinstance(exc, Forbidden):
-        remedy = "give opsd the rights of docs/discovery.md#rights"
-    elif isinstance(exc, ConfigError):
-        remedy = "correct the configuration, or set claims = false"
-    return Finding(
-        check="cluster.unreadable",
+    return unreadable(
+        [exc],
         subject=PLACE,
-        severity=Severity.CRITICAL,
-        summary=shortened(f"claims cannot be looked for: {text}", SUMMARY_CHARACTERS),
-        remedy=remedy,
-        facts={"error": text},
+        what="claims",
+        if_misconfigured="correct the configuration, or set claims = false",
     )
 
 

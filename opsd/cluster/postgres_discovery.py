@@ -10,17 +10,17 @@ ends that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from opsd.clients.kube.errors import Forbidden
 from opsd.clients.pgserver import Server
 from opsd.cluster.postgres import Discovery, Found, Problem, find
 from opsd.cluster.postgres_reach import beside, reached
 from opsd.cluster.postgres_reading import LoginReader, Namespaces, Unresolved, read_objects
+from opsd.cluster.unreadable import unreadable
 from opsd.errors import ConfigError, OpsdError, PermanentError, TransientError
 from opsd.model import Finding, Severity
 from opsd.text import printable, shortened
@@ -208,21 +208,13 @@ def _unclear(problem: Problem) -> Refused:
     return Refused(finding=finding)
 
 
-def _unreadable(errors: Iterable[OpsdError]) -> Refused:
+def _unreadable(errors: Sequence[OpsdError]) -> Refused:
     """Not all of the cluster could be looked at: there may be databases that nobody saw."""
-    told = list(errors)
-    text = "; ".join(printable(str(one)) for one in told)
-    remedy = "is the API server well? kubectl get --raw /readyz"
-    if any(isinstance(one, Forbidden) for one in told):
-        remedy = "give opsd the rights of docs/discovery.md#rights"
-    elif isinstance(told[0], ConfigError):
-        remedy = "name the cluster in [kubernetes], or set discover = false"
-    finding = Finding(
-        check="cluster.unreadable",
+    finding = unreadable(
+        errors,
         subject=PLACE,
-        severity=Severity.CRITICAL,
-        summary=shortened(f"databases cannot be looked for: {text}", SUMMARY_CHARACTERS),
-        remedy=remedy,
-        facts={"error": text},
+        what="databases",
+        if_misconfigured="name the cluster in [kubernetes], or set discover = false",
     )
-    return Refused(finding=finding, may_pass=any(isinstance(one, TransientError) for one in told))
+    may_pass = any(isinstance(error, TransientError) for error in errors)
+    return Refused(finding=finding, may_pass=may_pass)

@@ -152,14 +152,9 @@ def _reason_and_remedy(exc: OpsdError) -> tuple[str, str]:
 def artifact(repository: str, published: Published, *, duration_s: float) -> Artifact:
     """A published dump as the run reports it; `duration_s` is from its start to its proof."""
     manifest = published.manifest
-    return Artifact(
-        kind=manifest.kind,
-        subject=manifest.subject,
+    return manifest.artifact(
         repository=repository,
         key=published.key,
-        size_bytes=manifest.size_bytes,
-        sha256=manifest.sha256,
-        level=manifest.verified[-1].level,
         facts={**_facts(manifest), "duration_s": round(duration_s, 3)},
     )
 

@@ -15,14 +15,9 @@ SUMMARY_CHARACTERS = 120
 def artifact(repository: str, made: Made, *, duration_s: float) -> Artifact:
     """A published backup as the run reports it."""
     manifest = made.manifest
-    return Artifact(
-        kind=manifest.kind,
-        subject=manifest.subject,
+    return manifest.artifact(
         repository=repository,
         key=made.key,
-        size_bytes=manifest.size_bytes,
-        sha256=manifest.sha256,
-        level=manifest.verified[-1].level,
         facts={
             "files": manifest.source["files"],
             "bytes": manifest.source["bytes"],
