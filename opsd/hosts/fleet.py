@@ -1,0 +1,52 @@
+"""All machines together: who belongs to the fleet, and one visit to each of them.
+
+A machine that cannot be visited is a visit too, with its problem: nobody is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from opsd.errors import OpsdError
+from opsd.hosts.machine import Machine
+from opsd.hosts.script import Script, Section
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roster:
+    """Who belongs to the fleet."""
+
+    machines: tuple[Machine, ...]
+    unknown: str = ""  #: why there may be more: the cluster could not be asked for its nodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """What one machine answered."""
+
+    machine: Machine
+    sections: Mapping[str, Section] = field(default_factory=dict)  #: those that arrived whole
+    problem: OpsdError | None = None  #: why not all of them did
+
+
+class Fleet(Protocol):
+    """The machines of the configuration and of the cluster."""
+
+    def roster(self) -> Roster:
+        """Who belongs to it; the cluster is asked once.
+
+        Raises:
+            ConfigError: no way to log in is configured.
+        """
+        ...
+
+    def visit(self, machines: Iterable[Machine], script: Script) -> Iterator[Visit]:
+        """Run the script on each of them, a few at once; one visit for each, as they end.
+
+        Raises:
+            ConfigError: the key to log in with cannot be read.
+            DeadlineExceeded: the run's own time is over.
+        """
+        ...

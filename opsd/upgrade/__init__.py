@@ -1,0 +1,1 @@
+"""May this cluster go to another Kubernetes version, and what would break?"""
