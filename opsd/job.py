@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from opsd.clock import Clock, Deadline
-from opsd.model import Artifact, Finding, Seen
+from opsd.model import Artifact, Finding, Seen, Unseen
 from opsd.progress import Progress
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opsd.config import Table
 
 SettingsT = TypeVar("SettingsT", bound="Table")
-Observation = Finding | Artifact | Seen
+Observation = Finding | Artifact | Seen | Unseen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

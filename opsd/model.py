@@ -33,7 +33,7 @@ VOID = -1
 class Outcome(enum.StrEnum):
     """How the slot of a job ended. Says nothing about what the job found."""
 
-    COMPLETED = "completed"  #: looked at everything; absence of a finding means health
+    COMPLETED = "completed"  #: looked at all but `unseen`; absence of a finding means health
     FAILED = "failed"  #: an error stopped it, wholly or in part
     TIMED_OUT = "timed_out"  #: the deadline passed
     INTERRUPTED = "interrupted"  #: the process that ran it ended first
@@ -86,6 +86,21 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unseen:
+    """A job could not look at this subject: what is open on it, or below it, stays open.
+
+    So that a check of many machines completes although one of them could not be read. Say why
+    in a finding.
+    """
+
+    subject: str
+
+    def covers(self, subject: str) -> bool:
+        """Whether `subject` is this one or lies below it."""
+        return subject == self.subject or subject.startswith(f"{self.subject}/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One execution of one job for one slot, as stored."""
 
@@ -98,6 +113,7 @@ class Run:
     findings: tuple[Finding, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
     seen: tuple[str, ...] = ()  #: subjects whose absence from `findings` means health
+    unseen: tuple[str, ...] = ()  #: subjects of `Unseen`: their absence means nothing
     error: str = ""  #: what stopped it, in one line; empty when completed
     attempt: int = 0  #: which try of its slot, from 1; 0: somebody asked for it; or `VOID`
     retry_at: datetime | None = None  #: its slot is tried again then, aware UTC

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 import structlog
 
 from opsd.errors import DeadlineExceeded, OpsdError, PartialFailure, TransientError
-from opsd.model import Artifact, Fact, Finding, Outcome, Run, Seen
+from opsd.model import Artifact, Fact, Finding, Outcome, Run, Seen, Unseen
 from opsd.secrets import describe, redact
 from opsd.text import printable
 
@@ -55,6 +55,7 @@ def execute(job: AnyJob, settings: object, ctx: Context) -> Run:
         findings=tuple(o for o in observations if isinstance(o, Finding)),
         artifacts=tuple(o for o in observations if isinstance(o, Artifact)),
         seen=tuple(o.subject for o in observations if isinstance(o, Seen)),
+        unseen=tuple(o.subject for o in observations if isinstance(o, Unseen)),
         error=error,
         may_pass=may_pass,
     )
@@ -85,7 +86,7 @@ def without_secrets(observation: Observation) -> Observation:
             )
         case Artifact():
             return replace(observation, facts=_facts(observation.facts))
-        case Seen():
+        case Seen() | Unseen():
             return observation
         case _:
             assert_never(observation)
@@ -116,5 +117,5 @@ def _log_observation(observation: Observation) -> None:
                 size_bytes=observation.size_bytes,
                 level=observation.level,
             )
-        case Seen():
+        case Seen() | Unseen():
             pass

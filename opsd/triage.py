@@ -1,8 +1,8 @@
 """Decide what changed: compare a run with the findings that were open before it. Pure.
 
-Only proof resolves a finding. A completed run looked everywhere, so what it no longer
-yields is over. A run that failed proves something only about the subjects it names as
-seen; about all others its silence means nothing.
+Only proof resolves a finding. A completed run looked everywhere except where it says that it
+could not, so what it no longer yields elsewhere is over. A run that failed proves something
+only about the subjects it names as seen; about all others its silence means nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from opsd.model import Change, Finding, OpenFinding, Outcome, Run, Severity, Transition
+from opsd.model import Change, Finding, OpenFinding, Outcome, Run, Severity, Transition, Unseen
 from opsd.text import shortened
 
 JOB_CHECK = "job.not_completed"
@@ -76,8 +76,14 @@ def transitions(
         findings_of(run),
         open_before,
         at=at,
-        is_over=lambda finding: run.outcome is Outcome.COMPLETED or finding.subject in run.seen,
+        is_over=lambda finding: _was_looked_at(finding.subject, run),
     )
+
+
+def _was_looked_at(subject: str, run: Run) -> bool:
+    if any(Unseen(subject=unseen).covers(subject) for unseen in run.unseen):
+        return False
+    return run.outcome is Outcome.COMPLETED or subject in run.seen
 
 
 def changes(

@@ -12,7 +12,7 @@ from opsd import runner, secrets
 from opsd.config import Table
 from opsd.errors import DeadlineExceeded, PartialFailure, PermanentError, TransientError
 from opsd.job import Context, Job, Observation
-from opsd.model import Artifact, Finding, Outcome, Run, Seen, Severity
+from opsd.model import Artifact, Finding, Outcome, Run, Seen, Severity, Unseen
 from opsd.testing import FakeClock, context
 
 FINDING = Finding(check="x.y", subject="s/a", severity=Severity.WARNING, summary="s")
@@ -50,10 +50,13 @@ def execute(*steps: object, tmp_path: Path, **changes: Any) -> Run:
 
 
 def test_a_job_that_ends_is_completed_with_all_that_it_saw(tmp_path: Path) -> None:
-    run = execute(FINDING, ARTIFACT, Seen(subject="s/a"), tmp_path=tmp_path)
+    looks = (Seen(subject="s/a"), Unseen(subject="s/b"))
+
+    run = execute(FINDING, ARTIFACT, *looks, tmp_path=tmp_path)
 
     assert run.outcome is Outcome.COMPLETED
-    assert (run.findings, run.artifacts, run.seen) == ((FINDING,), (ARTIFACT,), ("s/a",))
+    assert (run.findings, run.artifacts) == ((FINDING,), (ARTIFACT,))
+    assert (run.seen, run.unseen) == (("s/a",), ("s/b",))
     assert run.error == ""
 
 

@@ -19,6 +19,7 @@ def run(
     *findings: Finding,
     outcome: Outcome = Outcome.COMPLETED,
     seen: tuple[str, ...] = (),
+    unseen: tuple[str, ...] = (),
     error: str = "",
 ) -> Run:
     return Run(
@@ -30,6 +31,7 @@ def run(
         outcome=outcome,
         findings=findings,
         seen=seen,
+        unseen=unseen,
         error=error,
     )
 
@@ -70,6 +72,20 @@ def test_a_finding_that_changes_its_severity_keeps_its_age(
 
 def test_a_completed_run_resolves_what_it_no_longer_finds() -> None:
     assert changes(run(), finding()) == [(Change.RESOLVED, "s/a", NOON)]
+
+
+def test_what_could_not_be_looked_at_stays_open_and_all_below_it() -> None:
+    before = [finding(subject) for subject in ("s", "s/a", "s/a/b", "s/ab")]
+
+    over = changes(run(unseen=("s/a",)), *before)
+
+    assert [subject for _, subject, _ in over] == ["s", "s/ab"]
+
+
+def test_what_was_seen_in_part_only_was_not_seen() -> None:
+    done = run(outcome=Outcome.FAILED, seen=("s/a",), unseen=("s/a",))
+
+    assert Change.RESOLVED not in [change for change, *_ in changes(done, finding())]
 
 
 @pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.COMPLETED}))

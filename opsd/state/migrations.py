@@ -83,4 +83,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT
         """,
     ),
+    ("ALTER TABLE runs ADD COLUMN unseen TEXT NOT NULL DEFAULT '[]'",),
 )

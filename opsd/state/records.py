@@ -54,6 +54,7 @@ def storable_run(run: Run) -> Run:
         findings=unpack(pack(run.findings), tuple[Finding, ...]),
         artifacts=unpack(pack(run.artifacts), tuple[Artifact, ...]),
         seen=tuple(storable(subject) for subject in run.seen),
+        unseen=tuple(storable(subject) for subject in run.unseen),
         error=storable(run.error),
     )
 
@@ -70,6 +71,7 @@ def run_columns(run: Run) -> dict[str, Any]:
         "findings": pack(run.findings),
         "artifacts": pack(run.artifacts),
         "seen": pack(run.seen),
+        "unseen": pack(run.unseen),
         "error": run.error,
         "attempt": run.attempt,
         "retry_at": None if run.retry_at is None else moment(run.retry_at),
@@ -88,6 +90,7 @@ def run_of(row: sqlite3.Row) -> Run:
         findings=unpack(row["findings"], tuple[Finding, ...]),
         artifacts=unpack(row["artifacts"], tuple[Artifact, ...]),
         seen=unpack(row["seen"], tuple[str, ...]),
+        unseen=unpack(row["unseen"], tuple[str, ...]),
         error=row["error"],
         attempt=row["attempt"],
         retry_at=None if row["retry_at"] is None else parse_moment(row["retry_at"]),

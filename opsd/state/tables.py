@@ -33,14 +33,14 @@ ON CONFLICT (key) DO NOTHING
 """
 _INSERT_RUN = """
 INSERT INTO runs (run_id, job, slot, started_at, outcome, duration_s, findings, artifacts,
-                  seen, error, attempt, retry_at)
+                  seen, unseen, error, attempt, retry_at)
 VALUES (:run_id, :job, :slot, :started_at, :outcome, :duration_s, :findings, :artifacts,
-        :seen, :error, :attempt, :retry_at)
+        :seen, :unseen, :error, :attempt, :retry_at)
 ON CONFLICT (run_id) DO UPDATE SET
     started_at = excluded.started_at, outcome = excluded.outcome,
     duration_s = excluded.duration_s, findings = excluded.findings,
-    artifacts = excluded.artifacts, seen = excluded.seen, error = excluded.error,
-    attempt = excluded.attempt, retry_at = excluded.retry_at
+    artifacts = excluded.artifacts, seen = excluded.seen, unseen = excluded.unseen,
+    error = excluded.error, attempt = excluded.attempt, retry_at = excluded.retry_at
 WHERE outcome IS NULL
 """
 _RAISE_LAST_SLOT = """

@@ -78,6 +78,7 @@ def test_a_run_comes_back_as_it_was_recorded(open_state: Opener) -> None:
         findings=(finding(),),
         artifacts=(artifact,),
         seen=("database/main/app",),
+        unseen=("database/main/old",),
         error="PartialFailure: 1 of 2",
     )
 
