@@ -3,8 +3,8 @@
 Read from a table that comes with opsd, so that nothing is asked of the internet. A target that is
 not in the table cannot be judged, and a table that grew old is told with the report.
 
-Limits: the table knows the removals that the release notes tell, and those that comparing the
-programs showed; of feature gates that only an alpha ever had it knows few.
+Limits: of flags it knows those that the release notes tell, and what comparing the programs of two
+releases showed. Feature gates are known by `opsd.upgrade.gates`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,16 @@ OLD_AFTER = timedelta(days=150)  # a minor release comes about every four months
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """Something that a program no longer takes: it does not start with it."""
+    """A flag that a program no longer takes: it does not start with it."""
 
-    name: str
-    component: str = ""  #: ``kubelet``; empty for feature gates, which many programs share
+    name: str  #: without dashes
+    component: str  #: ``kubelet``
     pr: int = 0  #: pull request in kubernetes/kubernetes; 0: not told by the release notes
-    value: bool | None = None  #: of a locked gate: the only value that it still takes
-    is_certain: bool = True  #: false: in this release or in the next one
 
     @property
     def source(self) -> str:
         """Where it is said."""
-        if self.pr:
-            return f"kubernetes/kubernetes PR {self.pr}"
-        return "release notes" if self.is_certain else "seen in the programs"
+        return f"kubernetes/kubernetes PR {self.pr}" if self.pr else "release notes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +57,6 @@ class Release:
     etcd_source: str = ""
     etcd_flags_gone: tuple[str, ...] = ()  #: names or beginnings of names
     containerd: Mapping[Minor, Version] = field(default_factory=dict)  #: least recommended
-    gates: tuple[Removal, ...] = ()
-    locked: tuple[Removal, ...] = ()
-    kubeadm_gates: tuple[Removal, ...] = ()
     flags: tuple[Removal, ...] = ()
     apis: tuple[RemovedApi, ...] = ()
     kubeadm_config_gone: str = ""  #: version of kubeadm's own configuration: ``v1beta3``
@@ -77,8 +70,8 @@ class Releases:
     asof: date
     by_minor: Mapping[Minor, Release]
     removed_kinds: Mapping[str, Minor]  #: ``policy/v1beta1 PodDisruptionBudget`` -> removed at
-    kernels: tuple[Minor, ...] = ()  #: long-term kernels
-    kernel_from: Minor = Minor(6, 0)  #: and everything from this one on
+    kernels: tuple[Minor, ...]  #: long-term kernels
+    kernel_from: Minor  #: and everything from this one on
 
     def of(self, minor: Minor) -> Release | None:
         """One release; None: the table does not know it."""
@@ -115,10 +108,7 @@ def parse(text: str) -> Releases:
     entries = {Minor.parse(name): entry for name, entry in content["to"].items()}
     return Releases(
         asof=content["asof"],
-        by_minor={
-            minor: _release(minor, entry, entries.get(minor.next, {}))
-            for minor, entry in entries.items()
-        },
+        by_minor={minor: _release(minor, entry) for minor, entry in entries.items()},
         removed_kinds={
             name: Minor.parse(minor)
             for minor, names in content["removed_kinds"].items()
@@ -129,8 +119,7 @@ def parse(text: str) -> Releases:
     )
 
 
-def _release(minor: Minor, entry: Mapping[str, Any], after: Mapping[str, Any]) -> Release:
-    """One release; of the one `after` it that which may have been in this one already."""
+def _release(minor: Minor, entry: Mapping[str, Any]) -> Release:
     changes = ("cgroup_v1", "git_repo", "flex_volume", "kube_proxy_mode", "event_record_qps")
     return Release(
         minor=minor,
@@ -141,9 +130,6 @@ def _release(minor: Minor, entry: Mapping[str, Any], after: Mapping[str, Any]) -
         etcd_source=entry.get("etcd_source", ""),
         etcd_flags_gone=tuple(entry.get("etcd_flags_gone", ())),
         containerd=_least(entry["containerd"]),
-        gates=(*_removals(entry.get("gates", ())), *_doubtful(after.get("gates", ()), minor)),
-        locked=(*_removals(entry.get("locked", ())), *_doubtful(after.get("locked", ()), minor)),
-        kubeadm_gates=_removals(entry.get("kubeadm_gates", ())),
         flags=_removals(entry.get("flags", ())),
         apis=tuple(
             RemovedApi(
@@ -160,21 +146,8 @@ def _release(minor: Minor, entry: Mapping[str, Any], after: Mapping[str, Any]) -
 
 def _removals(entries: Any) -> tuple[Removal, ...]:
     return tuple(
-        Removal(
-            name=entry["name"],
-            component=entry.get("component", ""),
-            pr=entry.get("pr", 0),
-            value=entry.get("value"),
-        )
+        Removal(name=entry["name"], component=entry["component"], pr=entry.get("pr", 0))
         for entry in entries
-    )
-
-
-def _doubtful(entries: Any, minor: Minor) -> tuple[Removal, ...]:
-    return tuple(
-        Removal(name=entry["name"], value=entry.get("value"), is_certain=False)
-        for entry in entries
-        if entry.get("perhaps") == str(minor)
     )
 
 
