@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opsd.clients.kube.client import Kube
     from opsd.clients.pgserver import Postgres
     from opsd.config import Table
+    from opsd.hosts.fleet import Fleet
 
 SettingsT = TypeVar("SettingsT", bound="Table")
 Observation = Finding | Artifact | Seen | Unseen
@@ -39,6 +40,7 @@ class Context:
     repository: Callable[[str], Repository]  #: opens a configured repository by its name
     postgres: Postgres
     open_kube: Callable[[Deadline], Kube]  #: makes `kube`; loads nothing before it is called
+    open_fleet: Callable[[Deadline], Fleet]  #: makes `fleet`; likewise
 
     @property
     def kube(self) -> Kube:
@@ -47,6 +49,14 @@ class Context:
         A run without a cluster learns it by the ConfigError of its first call.
         """
         return self.open_kube(self.deadline)
+
+    @property
+    def fleet(self) -> Fleet:
+        """The machines that opsd can log in to, until the run's deadline.
+
+        A run without [ssh] learns it by the ConfigError of its first call.
+        """
+        return self.open_fleet(self.deadline)
 
     def remaining(self) -> float:
         """Seconds left before the deadline; the timeout of every call that can block.

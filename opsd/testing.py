@@ -39,6 +39,7 @@ from opsd.progress import NoProgress, Progress
 if TYPE_CHECKING:
     from opsd.clients.kube.client import Kube
     from opsd.clients.pgserver import Postgres
+    from opsd.hosts.fleet import Fleet
 
 START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)  # a Sunday
 RUN_ID = "0123456789ab"
@@ -203,6 +204,7 @@ def context(
     repositories: Iterable[Repository] = (),
     postgres: Postgres | None = None,
     kube: Kube | None = None,
+    fleet: Fleet | None = None,
     clock: Clock | None = None,
     job: str = "test-job",
     run_id: str = RUN_ID,
@@ -228,6 +230,11 @@ def context(
             raise ConfigError("this test's context has no Kubernetes cluster")
         return kube
 
+    def open_fleet(_deadline: Deadline) -> Fleet:
+        if fleet is None:
+            raise ConfigError("this test's context has no machines")
+        return fleet
+
     return Context(
         job=job,
         run_id=run_id,
@@ -242,6 +249,7 @@ def context(
         repository=repository,
         postgres=postgres or cast("Postgres", _NoPostgres()),
         open_kube=open_kube,
+        open_fleet=open_fleet,
     )
 
 

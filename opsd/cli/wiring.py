@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from opsd.clients.kube.transport import Transport
     from opsd.configfile import Config, JobEntry
     from opsd.executors.pinging import Pings
+    from opsd.hosts.roster import Access
+    from opsd.hosts.visiting import SshFleet
     from opsd.retry import Patience
     from opsd.state import State, Tell
 
 log = structlog.get_logger()
 
+KNOWN_HOSTS = "known_hosts"  # in state_dir, unless another file is named
 SCRATCH = "scratch"  # in state_dir: one directory per job
 DELIVERY_S = 120.0  # a service that hangs must not keep a finished backup waiting for long
 
@@ -98,6 +101,45 @@ class Wiring:
             find = functools.partial(find_cluster, kubeconfig=path, context=table.context)
             self._transports.append(Transport(find))
         return Kube(self._transports[0], deadline=deadline)
+
+    def fleet(self, deadline: Deadline) -> SshFleet:
+        """The machines of the configuration and of the cluster; nothing is asked yet."""
+        from opsd.hosts.visiting import SshFleet  # noqa: PLC0415 - not for every command
+
+        return SshFleet(self.access, open_kube=self.kube, deadline=deadline)
+
+    @property
+    def access(self) -> Access | None:
+        """How opsd logs in to machines; None: it does not."""
+        from opsd.hosts.machine import Role  # noqa: PLC0415 - not for every command
+        from opsd.hosts.roster import Access, Entry  # noqa: PLC0415 - likewise
+
+        ssh = self.config.document.ssh
+        if ssh is None:
+            return None
+        return Access(
+            user=ssh.user,
+            key=ssh.key,
+            passphrase=ssh.passphrase,
+            known_hosts=Path(ssh.known_hosts or self.config.state_dir / KNOWN_HOSTS),
+            known_hosts_configmap=ssh.known_hosts_configmap,
+            jump=ssh.jump,
+            connect_timeout_s=ssh.connect_timeout.total_seconds(),
+            at_once=ssh.at_once,
+            nodes=ssh.nodes,
+            exclude=ssh.exclude,
+            machines=tuple(
+                Entry(
+                    name=one.name,
+                    address=one.address,
+                    port=one.port,
+                    user=one.user,
+                    roles=frozenset(Role(role) for role in one.roles),
+                    jump=one.jump,
+                )
+                for one in self.config.document.machines
+            ),
+        )
 
     def run(
         self,
@@ -232,6 +274,7 @@ class Wiring:
             repository=self.repository,
             postgres=PsycopgPostgres(),
             open_kube=self.kube,
+            open_fleet=self.fleet(deadline).until,
         )
 
     def deliver(self, progress: Progress) -> None:

@@ -18,9 +18,11 @@ from opsd.configfile.tables import (
     HeartbeatTable,
     JobTable,
     KubernetesTable,
+    MachineTable,
     MaintenanceTable,
     OpsdTable,
     Schedule,
+    SshTable,
 )
 from opsd.job import AnyJob
 
@@ -39,6 +41,10 @@ class Document(Table):
     ] = Field(default={}, description="where backups are kept; NAME is yours to choose")
     kubernetes: KubernetesTable = Field(
         default=KubernetesTable(), description="the cluster; not needed for backups"
+    )
+    ssh: SshTable | None = Field(default=None, description="how opsd logs in to machines")
+    machines: Annotated[tuple[MachineTable, ...], AfterValidator(unique_names)] = Field(
+        default=(), description="machines besides the nodes of the cluster"
     )
     alerts: AlertsTable = Field(default=AlertsTable(), description="when and where messages go")
     heartbeat: HeartbeatTable | None = Field(

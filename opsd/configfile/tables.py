@@ -87,6 +87,72 @@ class KubernetesTable(Table):
     context: str = Field(default="", description="a context of that file; empty: its current one")
 
 
+class SshTable(Table):
+    """How opsd logs in to machines; without this table it never does."""
+
+    user: str = Field(default="opsd", min_length=1, description="who logs in, by a key only")
+    key: SecretRef = Field(
+        description="a private key of OpenSSH (ed25519)", examples=["file:/etc/opsd/ssh_key"]
+    )
+    passphrase: SecretRef | None = Field(
+        default=None, description="of the key, if it has one", examples=["env:OPSD_SSH_PASSPHRASE"]
+    )
+    known_hosts: Annotated[str, AfterValidator(_absolute_or_none)] = Field(
+        default="",
+        description="keys of machines, written by opsd nodes trust; empty: in opsd.state_dir",
+        examples=["/etc/opsd/known_hosts"],
+    )
+    known_hosts_configmap: str = Field(
+        default="",
+        pattern=r"^([a-z0-9]([a-z0-9-]*)/[a-z0-9]([a-z0-9.-]*))?$",
+        description="a ConfigMap with more of them, NAMESPACE/NAME; only read",
+        examples=["opsd/known-hosts"],
+    )
+    jump: str = Field(
+        default="",
+        description="name of the machine through which all others are reached; empty: directly",
+        examples=["router"],
+    )
+    connect_timeout: Duration = Field(
+        default=timedelta(seconds=10), description="until a machine has let opsd in"
+    )
+    at_once: int = Field(default=8, ge=1, le=64, description="machines visited at the same time")
+    nodes: bool = Field(
+        default=True, description="false: not to the nodes of the cluster, only to [[machines]]"
+    )
+    exclude: Patterns = Field(
+        default=(),
+        description="names or patterns of nodes to which opsd never logs in",
+        examples=[["virtual-*"]],
+    )
+
+
+class MachineTable(Table):
+    """A machine that is no node of the cluster, or how a node is reached if not as the others."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="for you; of a node: its name in the cluster",
+        examples=["nas"],
+    )
+    address: str | None = Field(
+        default=None,
+        min_length=1,
+        description="without: the node's InternalIP, or the name",
+        examples=["10.0.0.2"],
+    )
+    port: int = Field(default=22, ge=1, le=65535, description="of sshd")
+    user: str | None = Field(
+        default=None, min_length=1, description="without: as [ssh] says", examples=["admin"]
+    )
+    roles: tuple[Literal["nfs-server", "router", "control-plane"], ...] = Field(
+        default=(), description="what it does for the cluster", examples=[["nfs-server"]]
+    )
+    jump: str | None = Field(
+        default=None, description='without: as [ssh] says; "": directly', examples=["router"]
+    )
+
+
 class RouteTable(Table):
     """Where the messages about some findings go."""
 

@@ -29,6 +29,9 @@ class Visit:
     machine: Machine
     sections: Mapping[str, Section] = field(default_factory=dict)  #: those that arrived whole
     problem: OpsdError | None = None  #: why not all of them did
+    blocked_by: str = ""  #: name of the machine between that could not be logged in to
+    login_s: float | None = None  #: until opsd was in; None: it never was
+    clock_offset_s: float | None = None  #: its clock minus ours, exact to a second; None: unknown
 
 
 class Fleet(Protocol):

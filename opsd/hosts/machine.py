@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+SSH_PORT = 22
+
 
 class Role(enum.StrEnum):
     """What a machine does for the cluster."""
@@ -21,7 +23,7 @@ class Machine:
 
     name: str  #: of its node in the cluster, or as configured
     address: str
-    port: int = 22
+    port: int = SSH_PORT
     user: str = ""  #: who logs in there; empty: as `[ssh]` says
     roles: frozenset[Role] = frozenset()
     jump: str = ""  #: name of the machine through which it is reached; empty: directly

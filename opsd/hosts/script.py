@@ -32,6 +32,8 @@ fi
 mark() { printf '\\n@@%s\\n' "$*"; printf '\\n@@%s\\n' "$*" >&2; }
 """
 
+_BEGIN, _END = ".begin", ".end"  # no question has such a name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
@@ -87,12 +89,37 @@ class Script:
     @property
     def text(self) -> str:
         """What `sh` reads."""
-        return _PREAMBLE + "".join(self._section(probe) for probe in self.probes) + "exit 0\n"
+        return (
+            f'{_PREAMBLE}mark {self.token} {_BEGIN} "$(date +%s)"\n'
+            + "".join(self._section(probe) for probe in self.probes)
+            + f"mark {self.token} {_END}\nexit 0\n"
+        )
+
+    @property
+    def begin(self) -> bytes:
+        """What it prints first, to both streams."""
+        return f"\n@@{self.token} {_BEGIN} ".encode()
+
+    @property
+    def end(self) -> bytes:
+        """What it prints last, to both streams."""
+        return f"\n@@{self.token} {_END}\n".encode()
 
     @property
     def longest_s(self) -> float:
         """Seconds that it may take when every question hangs."""
         return sum(probe.within_s for probe in self.probes)
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds for which it prints nothing at most."""
+        return max((probe.within_s for probe in self.probes), default=0.0)
+
+    def clock_s(self, stdout: bytes) -> int | None:
+        """What the machine's clock showed when the script began; None: it did not say."""
+        _, _, rest = stdout.partition(self.begin)
+        seconds = rest.partition(b"\n")[0]
+        return int(seconds) if seconds.isdigit() else None
 
     def _section(self, probe: Probe) -> str:
         mark = f"{self.token} {probe.name}"

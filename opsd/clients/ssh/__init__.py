@@ -1,0 +1,1 @@
+"""Log in to machines and run scripts there, without ever hanging on one of them."""
