@@ -17,8 +17,18 @@ from opsd.clients.kube.objects.access import (
     ValidatingAdmissionPolicy,
     ValidatingAdmissionPolicyBinding,
 )
+from opsd.clients.kube.objects.admission import (
+    APIService,
+    Endpoint,
+    EndpointSlice,
+    MutatingWebhookConfiguration,
+    ServiceReference,
+    ValidatingWebhookConfiguration,
+    Webhook,
+)
 from opsd.clients.kube.objects.base import (
     Condition,
+    LabelSelector,
     Metadata,
     Object,
     OwnerReference,
@@ -27,6 +37,7 @@ from opsd.clients.kube.objects.base import (
     Struct,
     condition,
 )
+from opsd.clients.kube.objects.flux import HelmRelease, Kustomization
 from opsd.clients.kube.objects.nodes import (
     Event,
     Lease,
@@ -75,6 +86,7 @@ from opsd.clients.kube.objects.workloads import (
 )
 
 __all__ = [
+    "APIService",
     "CnpgCluster",
     "Condition",
     "ConfigMap",
@@ -86,12 +98,18 @@ __all__ = [
     "CustomResourceDefinition",
     "DaemonSet",
     "Deployment",
+    "Endpoint",
+    "EndpointSlice",
     "EnvVar",
     "Event",
+    "HelmRelease",
     "Job",
+    "Kustomization",
+    "LabelSelector",
     "Lease",
     "LeaseSpec",
     "Metadata",
+    "MutatingWebhookConfiguration",
     "Namespace",
     "Node",
     "NodeAddress",
@@ -117,6 +135,7 @@ __all__ = [
     "Service",
     "ServiceAccount",
     "ServicePort",
+    "ServiceReference",
     "StatefulSet",
     "StorageClass",
     "Struct",
@@ -124,9 +143,11 @@ __all__ = [
     "Toleration",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
+    "ValidatingWebhookConfiguration",
     "Volume",
     "VolumeAttachment",
     "VolumeMount",
+    "Webhook",
     "ZalandoPostgresql",
     "condition",
 ]

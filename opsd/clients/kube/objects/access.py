@@ -29,6 +29,7 @@ class ServiceSpec(Struct):
     cluster_ip: str = ""  #: ``None`` for a headless one
     external_name: str = ""
     selector: Mapping[str, str] = {}
+    external_ips: tuple[str, ...] = ()
     ports: tuple[ServicePort, ...] = ()
 
 
@@ -104,8 +105,29 @@ class ValidatingAdmissionPolicyBinding(Object):
     )
 
 
+class CrdVersion(Struct):
+    """One version of a kind of an operator."""
+
+    name: str = ""
+    served: bool = False
+    storage: bool = False  #: new objects are stored in it
+
+
+class CrdSpec(Struct):
+    """Which versions there are."""
+
+    group: str = ""
+    versions: tuple[CrdVersion, ...] = ()
+
+
+class CrdStatus(Struct):
+    """In which versions objects have been stored, and may still be."""
+
+    stored_versions: tuple[str, ...] = ()
+
+
 class CustomResourceDefinition(Object):
-    """That a kind of an operator exists here at all."""
+    """A kind of an operator."""
 
     resource: ClassVar[Resource] = Resource(
         "apiextensions.k8s.io/v1",
@@ -113,3 +135,6 @@ class CustomResourceDefinition(Object):
         "CustomResourceDefinition",
         namespaced=False,
     )
+
+    spec: CrdSpec = CrdSpec()
+    status: CrdStatus = CrdStatus()

@@ -159,10 +159,38 @@ def condition(conditions: tuple[Condition, ...], kind: str) -> Condition | None:
     return next((one for one in conditions if one.type == kind), None)
 
 
+class LabelRequirement(Struct):
+    """What a label must be: ``In``, ``NotIn``, ``Exists``, ``DoesNotExist``."""
+
+    key: str = ""
+    operator: str = ""
+    values: tuple[str, ...] = ()
+
+    def admits(self, labels: Mapping[str, str]) -> bool:
+        """Whether these labels fulfil it."""
+        match self.operator:
+            case "In":
+                return labels.get(self.key) in self.values
+            case "NotIn":
+                return labels.get(self.key) not in self.values
+            case "Exists":
+                return self.key in labels
+            case _:
+                return self.key not in labels
+
+
 class LabelSelector(Struct):
-    """Which objects are meant, by their labels."""
+    """Which objects are meant, by their labels; an empty one means all."""
 
     match_labels: Mapping[str, str] = {}
+    match_expressions: tuple[LabelRequirement, ...] = ()
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels is meant."""
+        wanted = self.match_labels.items()
+        return all(labels.get(key) == value for key, value in wanted) and all(
+            one.admits(labels) for one in self.match_expressions
+        )
 
 
 class LocalReference(Struct):

@@ -67,6 +67,13 @@ class VolumeMount(Struct):
     read_only: bool = False
 
 
+class Resources(Struct):
+    """How much it is given for sure, and at most: quantities such as ``250m`` and ``1Gi``."""
+
+    requests: Mapping[str, str] = {}
+    limits: Mapping[str, str] = {}
+
+
 class Container(Struct):
     """One container as it was asked for."""
 
@@ -78,6 +85,8 @@ class Container(Struct):
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[EnvFrom, ...] = ()
     volume_mounts: tuple[VolumeMount, ...] = ()
+    resources: Resources = Resources()
+    restart_policy: str = ""  #: of an init container: ``Always`` makes it a sidecar
 
 
 class ClaimSource(Struct):
@@ -115,6 +124,18 @@ class HostPath(Struct):
     path: str = ""
 
 
+class EmptyDir(Struct):
+    """A directory that ends with the pod."""
+
+    medium: str = ""  #: empty: the node's disk; ``Memory``
+
+
+class FlexVolume(Struct):
+    """A volume of a driver that is a program on the node."""
+
+    driver: str = ""
+
+
 class ProjectedSecret(LocalReference):
     """A Secret as some of the files."""
 
@@ -144,7 +165,9 @@ class Volume(Struct):
     config_map: LocalReference | None = None
     projected: Projected | None = None
     host_path: HostPath | None = None
-    empty_dir: Struct | None = None
+    empty_dir: EmptyDir | None = None
+    git_repo: Struct | None = None
+    flex_volume: FlexVolume | None = None
     ephemeral: Struct | None = None  #: its claim is named POD-VOLUME
 
 

@@ -170,7 +170,8 @@ class PodDisruptionBudgetSpec(Struct):
 
     min_available: int | str | None = None
     max_unavailable: int | str | None = None
-    selector: LabelSelector = LabelSelector()
+    selector: LabelSelector | None = None  #: None: no pod
+    unhealthy_pod_eviction_policy: str = ""  #: AlwaysAllow; empty: IfHealthyBudget
 
 
 class PodDisruptionBudgetStatus(Struct):
