@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -30,7 +31,10 @@ from opsd.backup.repository import (
     try_rights,
 )
 from opsd.clock import Clock, Deadline
-from opsd.errors import ConfigError, PermanentError
+from opsd.errors import ConfigError, OpsdError, PermanentError, TransientError
+from opsd.hosts.fleet import Roster, Visit
+from opsd.hosts.machine import Machine
+from opsd.hosts.script import Script, Section
 from opsd.incidents import AlertState
 from opsd.job import Context
 from opsd.model import Message, OpenFinding
@@ -196,6 +200,65 @@ class _MemoryUpload:
 
     def abort(self) -> None:
         self._repository.discard(self._leftover)
+
+
+class MemoryFleet:
+    """Machines whose answers are written down; held equal to the real ones by a suite."""
+
+    def __init__(
+        self,
+        machines: Iterable[Machine],
+        answers: Mapping[str, Mapping[str, Section | str] | OpsdError],
+        *,
+        unknown: str = "",
+        offsets_s: Mapping[str, float] | None = None,
+    ) -> None:
+        """Say who there is.
+
+        Args:
+            machines: all of them.
+            answers: by name of the machine, and then of the probe: what it says, or its stdout
+                when it succeeds; a probe that is left out was cut off. Or why it cannot be asked.
+            unknown: see `Roster.unknown`.
+            offsets_s: by name of the machine; see `Visit.clock_offset_s`.
+        """
+        self._roster = Roster(machines=tuple(machines), unknown=unknown)
+        self._answers = dict(answers)
+        self._offsets_s = dict(offsets_s or {})
+        self.scripts: list[Script] = []  #: that were run, one for each pass
+
+    def roster(self) -> Roster:
+        """Who belongs to it."""
+        return self._roster
+
+    def visit(self, machines: Iterable[Machine], script: Script) -> Iterator[Visit]:
+        """What is written down."""
+        self.scripts.append(script)
+        for machine in machines:
+            answers = self._answers[machine.name]
+            if isinstance(answers, OpsdError):
+                yield Visit(machine=machine, problem=answers)
+                continue
+            asked = [probe.name for probe in script.probes]
+            sections = {name: _section(name, answers[name]) for name in asked if name in answers}
+            is_whole = len(sections) == len(asked)
+            yield Visit(
+                machine=machine,
+                sections=sections,
+                problem=None if is_whole else TransientError(f"ask {machine.name}: cut off"),
+                login_s=0.1,
+                clock_offset_s=self._offsets_s.get(machine.name, 0.0),
+            )
+
+    def forward(self, machine: Machine, port: int) -> AbstractContextManager[int]:
+        """Nothing listens there."""
+        raise PermanentError(f"connect to {machine.name}: nothing listens on port {port}")
+
+
+def _section(name: str, answer: Section | str) -> Section:
+    if isinstance(answer, str):
+        return Section(name=name, stdout=answer, stderr="", status=0)
+    return answer
 
 
 def context(

@@ -6,6 +6,7 @@ A machine that cannot be visited is a visit too, with its problem: nobody is lef
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,6 +51,18 @@ class Fleet(Protocol):
 
         Raises:
             ConfigError: the key to log in with cannot be read.
+            DeadlineExceeded: the run's own time is over.
+        """
+        ...
+
+    def forward(self, machine: Machine, port: int) -> AbstractContextManager[int]:
+        """Have a port of the machine's loopback on ours, until the end of the context; its number.
+
+        Only for servers that ask for a certificate or a password: every local user can connect.
+
+        Raises:
+            ConfigError: no way to log in is configured.
+            TransientError, PermanentError: it cannot be logged in to.
             DeadlineExceeded: the run's own time is over.
         """
         ...

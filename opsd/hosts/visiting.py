@@ -90,6 +90,16 @@ class SshFleet:
                 yield visit or _lost(machine)
 
     @contextlib.contextmanager
+    def forward(self, machine: Machine, port: int) -> Iterator[int]:
+        """Have a port of the machine's loopback on ours; see `Fleet.forward`."""
+        from opsd.clients.ssh.forwarding import forwarded  # noqa: PLC0415 - loads paramiko
+
+        with self._visiting() as visiting:
+            connection = visiting.connect(machine)
+            with forwarded(connection, port, deadline=self._deadline) as own_port:
+                yield own_port
+
+    @contextlib.contextmanager
     def _visiting(self) -> Iterator[_Visiting]:
         from opsd.clients.ssh import keys  # noqa: PLC0415 - loads paramiko
 
@@ -164,7 +174,7 @@ class _Visiting:
         clock = self.deadline.clock
         began_s = clock.monotonic()
         try:
-            connection = self._connect(machine)
+            connection = self.connect(machine)
         except OpsdError as exc:
             return Visit(machine=machine, problem=exc, blocked_by=self._blocker(machine))
         login_s = clock.monotonic() - began_s
@@ -189,7 +199,12 @@ class _Visiting:
             clock_offset_s=_offset_s(script.clock_s(stdout), got.began_at),
         )
 
-    def _connect(self, machine: Machine) -> Connection:
+    def connect(self, machine: Machine) -> Connection:
+        """Log in, through another machine if need be.
+
+        Raises:
+            TransientError, PermanentError, DeadlineExceeded: as `opsd.clients.ssh.connection`.
+        """
         from opsd.clients.ssh.connection import connect  # noqa: PLC0415 - loads paramiko
 
         through = self._jump(self.machines[machine.jump]) if machine.jump else None
@@ -208,7 +223,7 @@ class _Visiting:
         with jump.lock:
             if jump.connection is None and jump.problem is None:
                 try:
-                    jump.connection = self._connect(replace(machine, jump=""))
+                    jump.connection = self.connect(replace(machine, jump=""))
                 except OpsdError as exc:
                     jump.problem = exc
         if jump.connection is None:
