@@ -19,12 +19,12 @@ from opsd.clients.kube import calls
 from opsd.clients.kube.answers import Page, decoder, read_object, read_page
 from opsd.clients.kube.calls import Body, Request, Selection
 from opsd.clients.kube.errors import Blocked, Expired, NotFound, Unreachable
-from opsd.clients.kube.objects.base import Object, Struct
+from opsd.clients.kube.objects.base import Outline, Struct
 from opsd.clients.kube.objects.pods import Pod
-from opsd.clients.kube.transport import Transport
+from opsd.clients.kube.transport import READ_S, Transport
 from opsd.clock import Deadline
 
-ObjectT = TypeVar("ObjectT", bound=Object)
+ObjectT = TypeVar("ObjectT", bound=Outline)
 
 
 class _Review(Struct):
@@ -76,6 +76,25 @@ class Kube:
         if not version:
             raise Unreachable(f"{request.what}: this is no answer of a Kubernetes API")
         return version
+
+    def raw(self, path: str) -> bytes:
+        """What lies at a path that is no object: ``/readyz?verbose``, ``/apis``.
+
+        Raises:
+            NotFound: nothing does.
+        """
+        return self._read(Request(what=f"get {path}", path=path))
+
+    def lines(self, path: str) -> Iterator[str]:
+        """The same, line by line: metrics are many megabytes, of which little is wanted.
+
+        Raises:
+            NotFound: nothing lies there.
+        """
+        request = Request(what=f"get {path}", path=path)
+        with self.transport.stream(request, self.deadline, silence_s=READ_S) as lines:
+            for line in lines:
+                yield line.decode("utf-8", "backslashreplace")
 
     def get(self, kind: type[ObjectT], name: str, *, namespace: str = "") -> ObjectT:
         """One object.
@@ -214,7 +233,7 @@ class Kube:
 
     def delete(
         self,
-        item: Object,
+        item: Outline,
         *,
         grace_s: int | None = None,
         unchanged: bool = False,
@@ -252,7 +271,7 @@ class Kube:
     def can(
         self,
         verb: str,
-        kind: type[Object],
+        kind: type[Outline],
         *,
         namespace: str = "",
         name: str = "",
