@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import socket
 import ssl
@@ -100,7 +101,7 @@ def test_a_request_carries_who_asks_and_what(sink: Sink) -> None:
         "Bearer first",
     )
     assert first.headers["accept"] == "application/json"
-    assert first.headers["accept-encoding"] == "identity"
+    assert first.headers["accept-encoding"] == "gzip"
     assert (second.method, second.path, second.body) == ("PATCH", "/q?a=b", b"{}")
     assert second.headers["content-type"] == "a/b"
 
@@ -301,6 +302,30 @@ def test_an_answer_longer_than_any_is_not_kept(
         access.read()
 
     assert len(whole) == 1000
+
+
+GZIP = "Content-Encoding: gzip"
+
+
+def test_a_compressed_answer_is_unpacked() -> None:
+    with speaking(http(gzip.compress(b"x" * 5000), GZIP)) as (url, _):
+        assert Access(url).read() == b"x" * 5000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [gzip.compress(b"x" * 5000)[:-1], gzip.compress(b"x" * 5001), b"x", b""],
+    ids=["without its end", "larger than any", "not gzip", "nothing"],
+)
+def test_what_cannot_be_unpacked_whole_is_an_error(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 5000)
+    with (
+        speaking(http(body, GZIP)) as (url, _),
+        pytest.raises(Unreachable, match="cut short or is too long"),
+    ):
+        Access(url).send(LIST)
 
 
 def test_a_connection_is_used_again() -> None:

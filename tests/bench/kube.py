@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,10 @@ from tests.rig.kubeapi import Object
 
 PODS = 10_000
 NAMESPACES = FULL, EMPTY = "full", "empty"
-OPSD, TYPED, KUBECTL = "opsd", "the kubernetes package's typed list", "kubectl get -o json"
+# All fields that opsd knows, and those that are read of all pods every few minutes.
+OPSD, OUTLINES = "opsd", "opsd's outlines"
+OURS_BY_KIND = {OPSD: "pods", OUTLINES: "outlines"}
+TYPED, KUBECTL = "the kubernetes package's typed list", "kubectl get -o json"
 THREADS = 8
 ROUNDS = 3
 
@@ -24,13 +28,15 @@ import sys
 from pathlib import Path
 from opsd.clients.kube.access import find_cluster
 from opsd.clients.kube.client import Kube
-from opsd.clients.kube.objects import Pod
+from opsd.clients.kube.objects import Pod, PodOutline
 from opsd.clients.kube.transport import Transport
 from opsd.clock import Deadline, SystemClock
-path, namespace, wanted = sys.argv[1:]
+path, kind, namespace, wanted = sys.argv[1:]
+kind = {"pods": Pod, "outlines": PodOutline}[kind]
 transport = Transport(lambda: find_cluster(mount=Path(path)))
 kube = Kube(transport, deadline=Deadline.after(600, SystemClock()))
-found = sum(pod.metadata.deletion_timestamp is None for pod in kube.list(Pod, namespace=namespace))
+pods = kube.list(kind, namespace=namespace)
+found = sum(pod.metadata.deletion_timestamp is None for pod in pods)
 assert found == int(wanted), found
 """
 WITH_PACKAGE = """
@@ -52,28 +58,28 @@ def lines(place: Path) -> Iterator[Line]:
             cluster.namespace(namespace)
         _fill(cluster, NAMESPACES[0])
         result = interleaved(_candidates(cluster, place), rounds=ROUNDS)
-    cpu_s = {who: _above(result, who, "cpu_s") for who in (OPSD, TYPED, KUBECTL)}
-    for who in (TYPED, KUBECTL):
+    cpu_s = {who: _above(result, who, "cpu_s") for who in (*OURS_BY_KIND, TYPED, KUBECTL)}
+    for ours, who in itertools.product(OURS_BY_KIND, (TYPED, KUBECTL)):
         yield Line(
-            what=f"list of {PODS} pods: CPU",
-            value=cpu_s[OPSD] / cpu_s[who],
+            what=f"list of {PODS} pods, {ours}: CPU",
+            value=cpu_s[ours] / cpu_s[who],
             unit="x",
-            goal=1 / 40,
+            goal=1 / 40 if ours == OUTLINES else None,
             against=f"{who}: {cpu_s[who]:.1f} s above an empty list",
         )
         yield Line(
-            what=f"list of {PODS} pods: CPU, start and imports included",
-            value=result[_key(OPSD, FULL)].cpu_s / result[_key(who, FULL)].cpu_s,
+            what=f"list of {PODS} pods, {ours}: CPU, start and imports included",
+            value=result[_key(ours, FULL)].cpu_s / result[_key(who, FULL)].cpu_s,
             unit="x",
             goal=None,
             against=f"{who}: {result[_key(who, FULL)].cpu_s:.1f} s",
         )
-    for who in (OPSD, TYPED, KUBECTL):
+    for who in (*OURS_BY_KIND, TYPED, KUBECTL):
         yield Line(
             what=f"list of {PODS} pods: memory of {who}",
             value=_above(result, who, "peak_mib"),
             unit="MiB",
-            goal=40 if who == OPSD else None,
+            goal=40 if who in OURS_BY_KIND else None,
             against="its peak above that of an empty list",
         )
 
@@ -104,7 +110,6 @@ def _candidates(
     ]
     candidates: dict[str, Callable[[], Measured]] = {}
     for namespace, pods in zip(NAMESPACES, (PODS, 0), strict=True):
-        ours: list[str | Path] = [sys.executable, "-c", OURS, place, namespace, str(pods)]
         typed: list[str | Path] = [
             sys.executable,
             "-c",
@@ -113,7 +118,17 @@ def _candidates(
             namespace,
             str(pods),
         ]
-        candidates[_key(OPSD, namespace)] = partial(measure, ours, env=inside)
+        for who, kind in OURS_BY_KIND.items():
+            ours: list[str | Path] = [
+                sys.executable,
+                "-c",
+                OURS,
+                place,
+                kind,
+                namespace,
+                str(pods),
+            ]
+            candidates[_key(who, namespace)] = partial(measure, ours, env=inside)
         candidates[_key(TYPED, namespace)] = partial(measure, typed)
         candidates[_key(KUBECTL, namespace)] = partial(
             measure, [*kubectl, "-n", namespace, "-o", "json"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -15,16 +16,17 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from opsd.clients.kube.errors import Conflict, Expired, Forbidden, NotFound, Refused, Unreachable
-from opsd.clients.kube.objects.base import Object, Struct
+from opsd.clients.kube.objects.base import Outline, Struct
 from opsd.errors import OpsdError
 from opsd.secrets import redact
 from opsd.text import printable, shortened
 
 T = TypeVar("T")
-ObjectT = TypeVar("ObjectT", bound=Object)
+ObjectT = TypeVar("ObjectT", bound=Outline)
 
 _MOST_CHARACTERS = 300  # of the server's own words
 _LONGEST_WAIT_S = 3600.0
+_GZIP = 16 + zlib.MAX_WBITS  # zlib's way to say so
 _NOT_ALLOWED = re.compile(r'User "([^"]+)" cannot (\w+) (?:resource )?"?([\w./-]+)"?')
 _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):([^:]+)")
 _PASSING = (408, 425, 429)  # besides everything from 500 on
@@ -87,7 +89,7 @@ class Status(Struct):
     details: StatusDetails = StatusDetails()
 
 
-class _Named(Object):
+class _Named(Outline):
     """Any object."""
 
 
@@ -123,6 +125,15 @@ def read_page(kind: type[ObjectT], body: bytes, what: str) -> Page[ObjectT]:
     if not page.metadata.resource_version:
         raise _garbage(body, what)
     return page
+
+
+def unpacked(body: bytes, most_bytes: int) -> tuple[bytes, bool]:
+    """A gzip stream as it was, up to so many bytes; and whether it has its end."""
+    stream = zlib.decompressobj(_GZIP)
+    try:
+        return stream.decompress(body, most_bytes), stream.eof
+    except zlib.error:
+        return b"", False
 
 
 def raise_for(answer: Answer, what: str) -> None:

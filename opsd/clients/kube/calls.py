@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from opsd.clients.kube.objects.base import Object, Resource
+from opsd.clients.kube.objects.base import Outline, Resource
 
 Body = Mapping[str, Any]  #: JSON
-Kind = type[Object]
+Kind = type[Outline]
 
 PAGE = 500  # objects
 MANAGER = "opsd"  # the name by which the API server keeps who owns which field
@@ -96,7 +96,7 @@ def apply(
 
 
 def merge(
-    item: Object, change: Body, *, subresource: str, unchanged: bool, dry_run: bool
+    item: Outline, change: Body, *, subresource: str, unchanged: bool, dry_run: bool
 ) -> Request:
     """Other values for fields of this very object."""
     metadata = dict(change.get("metadata", {})) | _identity(item, unchanged=unchanged)
@@ -107,7 +107,7 @@ def merge(
 
 
 def amend(
-    item: Object,
+    item: Outline,
     operations: Sequence[Body],
     *,
     subresource: str,
@@ -124,14 +124,14 @@ def amend(
     return _change(f"patch {item}", "PATCH", path, [*same, *operations], _JSON_PATCH)
 
 
-def delete(item: Object, *, grace_s: int | None, unchanged: bool, dry_run: bool) -> Request:
+def delete(item: Outline, *, grace_s: int | None, unchanged: bool, dry_run: bool) -> Request:
     """The end of this very object."""
     options = _delete_options(item, grace_s=grace_s, unchanged=unchanged, dry_run=dry_run)
     path = item.resource.path(item.namespace, item.name)
     return _change(f"delete {item}", "DELETE", path, options)
 
 
-def evict(pod: Object, *, grace_s: int | None, dry_run: bool) -> Request:
+def evict(pod: Outline, *, grace_s: int | None, dry_run: bool) -> Request:
     """The end of this very pod, if its disruption budget allows it."""
     body = {
         "apiVersion": "policy/v1",
@@ -176,13 +176,13 @@ def _typed(kind: Kind) -> dict[str, Any]:
     return {"apiVersion": kind.resource.group_version, "kind": kind.resource.kind}
 
 
-def _identity(item: Object, *, unchanged: bool) -> dict[str, str]:
+def _identity(item: Outline, *, unchanged: bool) -> dict[str, str]:
     version = {"resourceVersion": item.metadata.resource_version} if unchanged else {}
     return {"uid": item.uid} | version
 
 
 def _delete_options(
-    item: Object, *, grace_s: int | None, unchanged: bool, dry_run: bool
+    item: Outline, *, grace_s: int | None, unchanged: bool, dry_run: bool
 ) -> dict[str, Any]:
     options: dict[str, Any] = {
         "apiVersion": "v1",
@@ -196,7 +196,7 @@ def _delete_options(
     return options
 
 
-def _patched(item: Object, subresource: str, *, dry_run: bool) -> str:
+def _patched(item: Outline, subresource: str, *, dry_run: bool) -> str:
     path = item.resource.path(item.namespace, item.name, subresource)
     return _with_query(path, {"fieldManager": MANAGER} | _dry_run(dry_run))
 

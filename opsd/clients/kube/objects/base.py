@@ -82,16 +82,21 @@ class OwnerReference(Struct):
     controller: bool = False
 
 
-class Metadata(Struct):
-    """Name, identity and bookkeeping. Times are of the API server's clock."""
+class Identity(Struct):
+    """Which object it is, and whether it is on its way out."""
 
     name: str = ""
     namespace: str = ""  #: empty for what belongs to the whole cluster
     uid: str = ""  #: never used twice, unlike the name
     resource_version: str = ""
+    deletion_timestamp: datetime | None = None  #: when it should be gone, grace included
+
+
+class Metadata(Identity):
+    """Identity and bookkeeping. Times are of the API server's clock."""
+
     generation: int = 0
     creation_timestamp: datetime | None = None
-    deletion_timestamp: datetime | None = None  #: when it should be gone, grace included
     deletion_grace_period_seconds: int | None = None
     finalizers: tuple[str, ...] = ()
     labels: Mapping[str, str] = {}
@@ -99,12 +104,12 @@ class Metadata(Struct):
     owner_references: tuple[OwnerReference, ...] = ()
 
 
-class Object(Struct):
-    """Base of all kinds: what is known of any object."""
+class Outline(Struct):
+    """An object of which no more than its identity is read: cheap where there are thousands."""
 
     resource: ClassVar[Resource]
 
-    metadata: Metadata = Metadata()
+    metadata: Identity = Identity()
 
     @property
     def name(self) -> str:
@@ -121,6 +126,17 @@ class Object(Struct):
         """Its identity."""
         return self.metadata.uid
 
+    def __str__(self) -> str:
+        """As kubectl takes it and people read it: ``pod db/pg-0``."""
+        where = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{self.resource.noun} {where}"
+
+
+class Object(Outline):
+    """Base of all kinds: what is known of any object."""
+
+    metadata: Metadata = Metadata()
+
     @property
     def labels(self) -> Mapping[str, str]:
         """For selecting."""
@@ -136,11 +152,6 @@ class Object(Struct):
         """Who replaces it when it is gone; None: nobody."""
         owners = self.metadata.owner_references
         return next((owner for owner in owners if owner.controller), None)
-
-    def __str__(self) -> str:
-        """As kubectl takes it and people read it: ``pod db/pg-0``."""
-        where = f"{self.namespace}/{self.name}" if self.namespace else self.name
-        return f"{self.resource.noun} {where}"
 
 
 class Condition(Struct):

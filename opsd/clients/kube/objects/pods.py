@@ -11,6 +11,7 @@ from opsd.clients.kube.objects.base import (
     LocalReference,
     Metadata,
     Object,
+    Outline,
     Resource,
     Struct,
 )
@@ -262,6 +263,12 @@ class Pod(Object):
 
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
+
+
+class PodOutline(Outline):
+    """Which pod it is, and whether it is being deleted."""
+
+    resource: ClassVar[Resource] = Pod.resource
 
 
 class PodTemplate(Struct):
