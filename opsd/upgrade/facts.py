@@ -11,10 +11,15 @@ from datetime import datetime
 from typing import TypeVar
 
 from opsd.clients.kube.objects import (
+    APIService,
     ConfigMap,
     CustomResourceDefinition,
     DaemonSet,
     Deployment,
+    EndpointSlice,
+    HelmRelease,
+    Kustomization,
+    MutatingWebhookConfiguration,
     Node,
     PersistentVolume,
     PersistentVolumeClaim,
@@ -23,13 +28,17 @@ from opsd.clients.kube.objects import (
     ReplicaSet,
     Service,
     StatefulSet,
+    ValidatingWebhookConfiguration,
 )
 from opsd.hosts.machine import Machine, Role
 from opsd.hosts.script import Section
+from opsd.upgrade import helm
 from opsd.upgrade.reading import Reading, Unreadable
-from opsd.upgrade.version import Version
+from opsd.upgrade.version import Minor, Version
 
 T = TypeVar("T")
+
+WebhookConfiguration = ValidatingWebhookConfiguration | MutatingWebhookConfiguration
 
 KILLED = 137  # exit status of a probe that took too long
 
@@ -81,6 +90,46 @@ class MachineFacts:
         return section.stdout
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeprecatedUse:
+    """Somebody asked for an API that will go, since the API server started."""
+
+    group: str  #: empty for the core group
+    version: str
+    resource: str  #: with its subresource
+    removed_in: Minor | None  #: None: no end is announced
+
+    def __str__(self) -> str:
+        return f"{self.resource}.{self.version}.{self.group}".rstrip(".")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerMetrics:
+    """What the API server counted since it started."""
+
+    started_at: datetime | None  #: aware UTC
+    deprecated: tuple[DeprecatedUse, ...] = ()
+    requests: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    """By group, version and resource, for those in `deprecated`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubeletMetrics:
+    """What a kubelet says of itself."""
+
+    cgroup: int | None = None  #: 1 or 2
+    losing_support: Minor | None = None  #: the release that will not take its container runtime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """Objects that are stored in a version of the API that a release removes."""
+
+    group_version: str
+    resource: str
+    names: tuple[str, ...]  #: some of them
+
+
 def _unread() -> Reading[T]:
     return Reading.failed("facts", "not read")
 
@@ -104,6 +153,18 @@ class Facts:
     volumes: Reading[tuple[PersistentVolume, ...]] = field(default_factory=_unread)
     claims: Reading[tuple[PersistentVolumeClaim, ...]] = field(default_factory=_unread)
     crds: Reading[tuple[CustomResourceDefinition, ...]] = field(default_factory=_unread)
+    webhooks: Reading[tuple[WebhookConfiguration, ...]] = field(default_factory=_unread)
+    slices: Reading[tuple[EndpointSlice, ...]] = field(default_factory=_unread)
+    api_services: Reading[tuple[APIService, ...]] = field(default_factory=_unread)
+    kustomizations: Reading[tuple[Kustomization, ...]] = field(default_factory=_unread)
+    flux_releases: Reading[tuple[HelmRelease, ...]] = field(default_factory=_unread)
+    helm_releases: Reading[tuple[helm.Release, ...]] = field(default_factory=_unread)
+    ready: Reading[str] = field(default_factory=_unread)  #: ``/readyz?verbose``
+    live: Reading[str] = field(default_factory=_unread)  #: ``/livez?verbose``
+    served: Reading[frozenset[str]] = field(default_factory=_unread)  #: group/versions
+    leftovers: Reading[tuple[Leftover, ...]] = field(default_factory=_unread)
+    metrics: Reading[ServerMetrics] = field(default_factory=_unread)
+    kubelets: Mapping[str, Reading[KubeletMetrics]] = field(default_factory=dict)  #: by node
     #: ConfigMaps of kube-system by name: kubeadm-config, kubelet-config, kube-proxy, coredns;
     #: one that is not there is None.
     config_maps: Reading[Mapping[str, ConfigMap | None]] = field(default_factory=_unread)
@@ -111,8 +172,9 @@ class Facts:
     # From the machines: nodes of the cluster only.
     machines: Reading[tuple[MachineFacts, ...]] = field(default_factory=_unread)
 
-    # From opsd's own repositories: subject -> when its newest verified backup was made.
+    # From opsd itself: subject -> when its newest good backup was made, aware UTC.
     backups: Reading[Mapping[str, datetime]] = field(default_factory=_unread)
+    own_node: str = ""  #: on which opsd runs, if it runs in the cluster
 
     @property
     def control_plane(self) -> tuple[MachineFacts, ...]:

@@ -15,10 +15,11 @@ T = TypeVar("T")
 class Unreadable(Exception):
     """Something that a check needs could not be read. Ends the check as unknown."""
 
-    def __init__(self, where: str, why: str, *, fix: str = "") -> None:
+    def __init__(self, where: str, why: str, *, fix: str = "", is_forbidden: bool = False) -> None:
         """`where` it would have been read, ``pods``; `fix`: the command or page that helps."""
         super().__init__(f"{where}: {why}")
         self.where, self.why, self.fix = where, why, fix
+        self.is_forbidden = is_forbidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,11 @@ class Reading(Generic[T]):
         return cls(value)
 
     @classmethod
-    def failed(cls, where: str, why: str, *, fix: str = "") -> Reading[T]:
+    def failed(
+        cls, where: str, why: str, *, fix: str = "", is_forbidden: bool = False
+    ) -> Reading[T]:
         """That it could not be read."""
-        return cls(None, Unreadable(where, why, fix=fix))
+        return cls(None, Unreadable(where, why, fix=fix, is_forbidden=is_forbidden))
 
     @property
     def value(self) -> T:
