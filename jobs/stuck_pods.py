@@ -5,9 +5,9 @@ so that it is told within seconds. A lost node is one finding with its pods, the
 newest backups and the next command; a pod that hangs for another reason is told with that one.
 Nothing is ever changed in the cluster.
 
-Limits: whether a silent node is dead cannot be told from the API alone. While the control
-plane's word is in doubt nothing is said about nodes, and the run fails. The newest backups are
-looked up for ten seconds at most.
+Limits: whether a silent node is dead can be told only by looking from within, which needs [ssh].
+While the control plane's word is in doubt nothing is said about nodes, and the run fails. The
+newest backups are looked up for ten seconds at most.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from opsd.cluster.nodeloss.incident import Loss, Newest, Volume, about_control_p
 from opsd.cluster.nodeloss.memory import MachineUptime, Research, Uptime
 from opsd.cluster.nodeloss.report import findings
 from opsd.cluster.nodeloss.survey import Pace, Picture, Survey, volumes_of
-from opsd.cluster.nodeloss.vantage import Here
+from opsd.cluster.nodeloss.vantage import Here, Machines
 from opsd.config import Duration, RepositoryName, Table
 from opsd.errors import DeadlineExceeded, OpsdError, PartialFailure, TransientError
 from opsd.job import Context, Job, Observation
@@ -65,7 +65,7 @@ class Settings(Table):
     )
     ports: tuple[int, ...] = Field(
         (22, 10250),
-        description="where opsd knocks at a lost node to see whether it lives; none: nowhere",
+        description="where opsd and other machines knock at a lost node to see whether it lives",
     )
 
 
@@ -112,7 +112,10 @@ class _Watch:
 
     def __init__(self, ctx: Context, settings: Settings, eyes: Eyes) -> None:
         self._ctx, self._settings, self._eyes = ctx, settings, eyes
-        vantages = (Here(ports=settings.ports),) if settings.ports else ()
+        vantages = (
+            Here(ports=settings.ports),
+            Machines(open_fleet=ctx.open_fleet, clock=ctx.clock, ports=settings.ports),
+        )
         self._survey = Survey(
             uptime=eyes.uptime,
             thresholds=eyes.thresholds,

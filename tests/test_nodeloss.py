@@ -263,6 +263,7 @@ def test_a_silent_node_that_is_still_called_ready_is_told_after_two_minutes(
         ((inside(running=frozenset({"p-2"})),), (Kind.KUBELET_DEAD, Advice.ELIGIBLE)),
         ((inside(kubelet="inactive"),), (Kind.KUBELET_DEAD, Advice.ELIGIBLE)),
         ((inside(kubelet="active"),), (Kind.PARTITIONED_UNKNOWN, Advice.KEEP)),
+        ((inside(kubelet="activating"),), (Kind.PARTITIONED_UNKNOWN, Advice.KEEP)),
         ((inside(kubelet=""),), (Kind.PARTITIONED_UNKNOWN, Advice.KEEP)),
         ((inside(running=None),), (Kind.PARTITIONED_UNKNOWN, Advice.KEEP)),
         ((inside(boot_id=""),), (Kind.PARTITIONED_UNKNOWN, Advice.KEEP)),

@@ -38,7 +38,7 @@ SHUTDOWN_CONDITION = "GracefulNodeShutdownInProgress"
 DRAIN_CONDITION = "DrainInProgress"
 EVICTED = "EvictionByEvictionAPI"
 DRAIN = "drain"
-KUBELET_RUNS = "active"  # state of its unit
+KUBELET_ENDED = ("inactive", "failed")  # states of its unit; others may start containers
 _ENDED = ("Succeeded", "Failed")  # phases
 
 
@@ -207,7 +207,7 @@ def _lost(
         return Verdict(kind=Kind.REBOOTED_NOT_BACK, advice=advice, evidence=evidence)
     # A kubelet that runs may start a container again that was not there at the moment.
     if len(boots) == 1 and all(
-        one.running is not None and one.kubelet not in ("", KUBELET_RUNS) for one in inside
+        one.running is not None and one.kubelet in KUBELET_ENDED for one in inside
     ):
         evidence["kubelet"] = inside[0].kubelet
         return Verdict(kind=Kind.KUBELET_DEAD, advice=Advice.ELIGIBLE, evidence=evidence)

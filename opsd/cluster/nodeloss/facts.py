@@ -97,6 +97,7 @@ class Node:
     conditions: frozenset[str] = frozenset()  #: those that are true
     taints: tuple[str, ...] = ()  #: keys
     boot_id: str = ""  #: that it last reported
+    machine_id: str = ""  #: that it last reported; machines of one image may share it
     address: str = ""
     is_control_plane: bool = False
 
@@ -128,7 +129,7 @@ class Means(enum.StrEnum):
 class Sighting:
     """What one look at a node from one place came to."""
 
-    vantage: str  #: from where: ``opsd``, ``node/rpi2``, ``nfs-server``
+    vantage: str  #: from where: ``opsd``, or the name of a machine
     means: Means
     alive: bool
     age: timedelta = NEVER

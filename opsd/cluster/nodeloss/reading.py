@@ -55,6 +55,7 @@ def node_of(seen: KubeNode, memory: Memory, at_s: float) -> Node:
         conditions=frozenset(one.type for one in status.conditions if one.status == "True"),
         taints=tuple(f"{taint.key}:{taint.effect}" for taint in seen.spec.taints),
         boot_id=status.node_info.boot_id,
+        machine_id=status.node_info.machine_id,
         address=next((one.address for one in status.addresses if one.type == "InternalIP"), ""),
         is_control_plane=any(label in seen.labels for label in CONTROL_PLANE_LABELS),
     )

@@ -1,5 +1,9 @@
 """Who has seen a node lately, other than the API server?
 
+From where opsd runs, by TCP; and from other machines, where opsd may log in: the node itself,
+its neighbours, routers, file servers. All are asked at once, and none is waited for longer than a
+few seconds.
+
 Limits: a port that answers, or refuses, proves that something with that address lives. That
 nothing answers proves nothing: a firewall looks the same.
 """
@@ -7,23 +11,34 @@ nothing answers proves nothing: a firewall looks the same.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+from opsd.clock import Clock, Deadline
+from opsd.cluster.nodeloss import around, within
 from opsd.cluster.nodeloss.facts import Means, Node, Sighting
+from opsd.errors import ConfigError, OpsdError
+from opsd.hosts.fleet import Fleet, Visit
+from opsd.hosts.machine import Machine, Role
+from opsd.hosts.script import Script
 
 SSH_PORT, KUBELET_PORT = 22, 10250
+PORTS = (SSH_PORT, KUBELET_PORT)
 CONNECT_S = 2.0
-MOST_AT_ONCE = 8  # looks
+VISIT_S = 6.0  # for all machines together, loading what speaks SSH included
+MOST_AT_ONCE = 32  # nodes that are knocked at
+NEIGHBOURS = 2  # other nodes that are asked
+
+Seen = tuple[str, Sighting]  # name of the node, and what was seen of it
 
 
 class Vantage(Protocol):
     """A place from which nodes can be looked at."""
 
-    def look(self, node: Node) -> Iterable[Sighting]:
-        """What it sees of a node now; ends within a few seconds and never raises."""
+    def look(self, nodes: Sequence[Node]) -> Iterable[Seen]:
+        """What it sees of the nodes now; ends within a few seconds and never raises."""
         ...
 
 
@@ -32,36 +47,107 @@ class Here:
     """TCP connections from where opsd runs."""
 
     name: str = "opsd"
-    ports: Sequence[int] = (SSH_PORT, KUBELET_PORT)
+    ports: Sequence[int] = PORTS
     within_s: float = CONNECT_S
 
-    def look(self, node: Node) -> Iterator[Sighting]:
+    def look(self, nodes: Sequence[Node]) -> Iterator[Seen]:
         """Knock at one port after the other, until one answers."""
+        asked = [node for node in nodes if node.address and self.ports]
+        if asked:
+            with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="knock") as pool:
+                yield from pool.map(self._knock, asked)
+
+    def _knock(self, node: Node) -> Seen:
         said: list[str] = []
         alive = False
-        if not node.address:
-            return
         for port in self.ports:
             alive, answer = _knock(node.address, port, self.within_s)
             said.append(f"{port} {answer}")
             if alive:
                 break
-        if said:
-            yield Sighting(vantage=self.name, means=Means.TCP, alive=alive, detail=", ".join(said))
+        detail = ", ".join(said)
+        return node.name, Sighting(vantage=self.name, means=Means.TCP, alive=alive, detail=detail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machines:
+    """What machines say that opsd can log in to; nothing where no way to log in is configured."""
+
+    open_fleet: Callable[[Deadline], Fleet]
+    clock: Clock
+    ports: Sequence[int] = PORTS  #: at which neighbours knock
+    within_s: float = VISIT_S
+
+    def look(self, nodes: Sequence[Node]) -> Iterator[Seen]:
+        """Ask the nodes themselves, two other nodes, the routers and the file servers."""
+        deadline = Deadline.after(self.within_s, self.clock)
+        try:
+            fleet = self.open_fleet(deadline)
+            machines = fleet.roster().machines
+        except OpsdError:  # the other vantages look without
+            return
+        missing = {one.name: one for one in nodes}
+        for visit in self._visits(fleet, _asked(machines, nodes), nodes):
+            yield from _heard(visit, nodes)
+            missing.pop(visit.machine.name, None)
+        known = {machine.name for machine in machines}
+        for name in missing.keys() & known:
+            yield name, _silent(f"no answer to a login in {self.within_s:g} s")
+
+    def _visits(
+        self, fleet: Fleet, machines: Sequence[Machine], nodes: Sequence[Node]
+    ) -> Iterator[Visit]:
+        script = Script.of(
+            (
+                *within.PROBES,
+                around.CONNECTIONS_PROBE,
+                around.CLIENTS_PROBE,
+                around.knocks(nodes, self.ports),
+            )
+        )
+        try:
+            yield from fleet.visit(machines, script)
+        except ConfigError as exc:  # the key to log in with cannot be read
+            yield from (Visit(machine=machine, problem=exc) for machine in machines)
+        except OpsdError:
+            return
 
 
 def look_from(
     vantages: Sequence[Vantage], nodes: Sequence[Node]
 ) -> dict[str, tuple[Sighting, ...]]:
-    """What is seen of each node, by its name; several looks at once."""
-    pairs = [(vantage, node) for node in nodes for vantage in vantages]
+    """What is seen of each node, by its name; all look at once."""
     seen: dict[str, tuple[Sighting, ...]] = {node.name: () for node in nodes}
-    if pairs:
-        with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="vantage") as pool:
-            found = pool.map(lambda pair: (pair[1].name, tuple(pair[0].look(pair[1]))), pairs)
-            for name, sightings in found:
-                seen[name] += sightings
+    if vantages and nodes:
+        with ThreadPoolExecutor(len(vantages), thread_name_prefix="vantage") as pool:
+            for found in pool.map(lambda vantage: tuple(vantage.look(nodes)), vantages):
+                for name, sighting in found:
+                    seen[name] += (sighting,)
     return seen
+
+
+def _asked(machines: Sequence[Machine], nodes: Sequence[Node]) -> tuple[Machine, ...]:
+    """Whom to ask; the lost ones last, as they are waited for the longest."""
+    lost = {node.name for node in nodes}
+    others = [machine for machine in machines if machine.name not in lost]
+    plain = [machine for machine in others if not machine.roles & {Role.ROUTER, Role.NFS_SERVER}]
+    neighbours = [machine for machine in plain if Role.NODE in machine.roles][:NEIGHBOURS]
+    serving = [machine for machine in others if machine not in plain]
+    return (*serving, *neighbours, *(one for one in machines if one.name in lost))
+
+
+def _heard(visit: Visit, nodes: Sequence[Node]) -> Iterator[Seen]:
+    """What one machine said of the nodes, or of itself."""
+    for node in nodes:
+        if visit.machine.name == node.name:
+            yield node.name, within.sighting_of(visit, node)
+        else:
+            for sighting in around.sightings_of(visit, node):
+                yield node.name, sighting
+
+
+def _silent(why: str) -> Sighting:
+    return Sighting(vantage=within.VANTAGE, means=Means.SSH, alive=False, detail=why)
 
 
 def _knock(address: str, port: int, within_s: float) -> tuple[bool, str]:
