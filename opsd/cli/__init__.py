@@ -25,6 +25,7 @@ COMMANDS = {
     "run-job": ("opsd.cli.run_job:run_job", "Run a job, or a group of jobs, now."),
     "jobs": ("opsd.cli.jobs:jobs", "List what opsd can run, and when it is due."),
     "status": ("opsd.cli.status:status", "Show whether everything is all right."),
+    "nodes": ("opsd.cli.nodes:nodes", "See the machines; say which may be believed."),
     "history": ("opsd.cli.overview:history", "List what was run and how it ended."),
     "findings": ("opsd.cli.overview:findings", "List what a person should know or do."),
     "ack": ("opsd.cli.acknowledging:ack", "Say that you take care: no more reminders of it."),

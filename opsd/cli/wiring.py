@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from opsd.configfile import Config, JobEntry
     from opsd.executors.pinging import Pings
     from opsd.hosts.roster import Access
+    from opsd.hosts.trust import Trust
     from opsd.hosts.visiting import SshFleet
     from opsd.retry import Patience
     from opsd.state import State, Tell
@@ -107,6 +108,17 @@ class Wiring:
         from opsd.hosts.visiting import SshFleet  # noqa: PLC0415 - not for every command
 
         return SshFleet(self.access, open_kube=self.kube, deadline=deadline)
+
+    def trust(self) -> Trust:
+        """Which machines are believed.
+
+        Raises:
+            ConfigError: no way to log in is configured.
+        """
+        from opsd.hosts.trust import Trust  # noqa: PLC0415 - not for every command
+
+        deadline = Deadline.after(0, self.clock)
+        return Trust(self.fleet(deadline).access, self.kube)
 
     @property
     def access(self) -> Access | None:

@@ -1,50 +1,90 @@
 """Which machines opsd believes to be who they say, and how it comes to believe a new one.
 
 The file is of OpenSSH's format and opsd's own. A ConfigMap may hold more, so that a pod that
-starts anew, or opsd on another machine, need not ask a person again; only people change it.
+starts anew need not ask a person again; opsd only reads it, and keeps a copy for the time in
+which the cluster does not answer, since just then the machines must be asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opsd.clients.ssh.known import KnownHosts
+import structlog
+
+from opsd.clients.ssh.known import HostKey, KnownHosts, replaced
 from opsd.clock import Deadline
-from opsd.errors import ConfigError
+from opsd.errors import ConfigError, DeadlineExceeded, OpsdError
 from opsd.hosts.roster import Access
 
 if TYPE_CHECKING:
     from opsd.clients.kube.client import Kube
+
+log = structlog.get_logger()
+
+COPY_SUFFIX = ".cluster"  # behind the name of the file: what the ConfigMap last said
+_COPY_HEAD = "# A copy of what the cluster said; opsd writes it anew.\n"
 
 
 class Trust:
     """The known hosts of the configuration."""
 
     def __init__(self, access: Access, open_kube: Callable[[Deadline], Kube]) -> None:
-        self._access = access
+        """Nothing is read yet."""
+        self._path = access.known_hosts
+        self._configmap = access.known_hosts_configmap
         self._open_kube = open_kube
+
+    @property
+    def path(self) -> Path:
+        """The file that `believe` writes."""
+        return self._path
 
     def known(self, deadline: Deadline) -> KnownHosts:
         """Everything that is believed.
 
         Raises:
-            ConfigError: the file cannot be read.
+            ConfigError: the file cannot be read, or the ConfigMap was never read.
+            DeadlineExceeded: no time is left.
         """
-        own = KnownHosts.parse(_read(self._access.known_hosts))
-        return own + KnownHosts.parse(self._held(deadline))
+        own = KnownHosts.parse(_read(self._path))
+        return own + KnownHosts.parse(self._held(deadline)) if self._configmap else own
+
+    def believe(self, name: str, keys: Iterable[HostKey]) -> None:
+        """From now on believe a machine these keys, and no others that stand in the file.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
+        _write(self._path, replaced(_read(self._path), name, keys))
 
     def _held(self, deadline: Deadline) -> str:
-        """What the ConfigMap says."""
-        place = self._access.known_hosts_configmap
-        if not place:
-            return ""
+        """What the ConfigMap says, or said when it was last read."""
+        copy = self._path.with_name(self._path.name + COPY_SUFFIX)
+        try:
+            text = self._asked(deadline)
+        except DeadlineExceeded:
+            raise
+        except OpsdError as exc:
+            kept = _read(copy)
+            if not kept:
+                raise ConfigError(f"ssh.known_hosts_configmap: {exc}") from exc
+            log.warning("known_hosts.remembered", configmap=self._configmap, error=str(exc))
+            return kept
+        if text != _read(copy):
+            _write(copy, text)
+        return text
+
+    def _asked(self, deadline: Deadline) -> str:
         from opsd.clients.kube.objects import ConfigMap  # noqa: PLC0415 - not for a file alone
 
-        namespace, _, name = place.partition("/")
+        namespace, _, name = self._configmap.partition("/")
         found = self._open_kube(deadline).get(ConfigMap, name, namespace=namespace)
-        return "\n".join(found.data.values())
+        return _COPY_HEAD + "".join(f"{value.rstrip()}\n" for value in found.data.values())
 
 
 def _read(path: Path) -> str:
@@ -54,3 +94,31 @@ def _read(path: Path) -> str:
         return ""
     except OSError as exc:
         raise ConfigError(f"ssh.known_hosts: read {path}: {exc.strerror}") from exc
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing, also when the power fails."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as exc:
+        raise ConfigError(f"ssh.known_hosts: write {path}: {exc.strerror}") from exc
+    try:
+        with os.fdopen(descriptor, "w", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+        _sync(path.parent)
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise ConfigError(f"ssh.known_hosts: write {path}: {exc.strerror}") from exc
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

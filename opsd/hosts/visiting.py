@@ -22,10 +22,20 @@ if TYPE_CHECKING:
     from opsd.clients.kube.client import Kube
     from opsd.clients.ssh.connection import Connection, Target
     from opsd.clients.ssh.keys import ClientKey
-    from opsd.clients.ssh.known import KnownHosts
+    from opsd.clients.ssh.known import HostKey, KnownHosts
 
 _SILENCE_S = 10.0  # beyond the longest question, before a machine counts as hanging
 _ENDING_S = 5.0  # beyond what all questions may take
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The key that a machine shows."""
+
+    machine: Machine
+    key: HostKey | None = None
+    believed: tuple[HostKey, ...] = ()  #: those that opsd would believe of it
+    problem: OpsdError | None = None  #: why there is no key
 
 
 class SshFleet:
@@ -88,6 +98,21 @@ class SshFleet:
             )
             for machine, visit in crowd.each(machines, self._deadline):
                 yield visit or _lost(machine)
+
+    def show(self, machines: Iterable[Machine]) -> Iterator[Shown]:
+        """The key that each of them shows, believed or not; as they answer.
+
+        Raises:
+            ConfigError, DeadlineExceeded: as `visit`.
+        """
+        with self._visiting() as visiting:
+            crowd: Crowd[Machine, Shown] = Crowd(
+                visiting.show,
+                at_once=self.access.at_once,
+                limit_s=lambda _: 2 * self.access.connect_timeout_s,
+            )
+            for machine, shown in crowd.each(machines, self._deadline):
+                yield shown or Shown(machine=machine, problem=_lost(machine).problem)
 
     @contextlib.contextmanager
     def forward(self, machine: Machine, port: int) -> Iterator[int]:
@@ -199,6 +224,22 @@ class _Visiting:
             clock_offset_s=_offset_s(script.clock_s(stdout), got.began_at),
         )
 
+    def show(self, machine: Machine) -> Shown:
+        """Ask for its key; nobody logs in, but to a machine between."""
+        from opsd.clients.ssh.connection import host_key  # noqa: PLC0415 - loads paramiko
+
+        believed = self.known.keys_of(machine.name, address=machine.address, port=machine.port)
+        try:
+            key = host_key(
+                target_of(machine),
+                known=self.known,
+                deadline=self._within(self.access.connect_timeout_s),
+                through=self._between(machine),
+            )
+        except OpsdError as exc:
+            return Shown(machine=machine, believed=believed, problem=exc)
+        return Shown(machine=machine, key=key, believed=believed)
+
     def connect(self, machine: Machine) -> Connection:
         """Log in, through another machine if need be.
 
@@ -207,16 +248,21 @@ class _Visiting:
         """
         from opsd.clients.ssh.connection import connect  # noqa: PLC0415 - loads paramiko
 
-        through = self._jump(self.machines[machine.jump]) if machine.jump else None
         connection = connect(
             target_of(machine),
             key=self.key,
             known=self.known,
             deadline=self._within(self.access.connect_timeout_s),
-            through=through,
+            through=self._between(machine),
         )
         self._open.append(connection)
         return connection
+
+    def _between(self, machine: Machine) -> Connection | None:
+        """The login through which a machine is reached; None: directly."""
+        if not machine.jump:
+            return None
+        return self._jump(self.machines[machine.jump])
 
     def _jump(self, machine: Machine) -> Connection:
         jump = self._jumps[machine.name]

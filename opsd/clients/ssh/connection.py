@@ -140,13 +140,15 @@ def connect(
     return Connection(target, transport)
 
 
-def host_key(target: Target, *, deadline: Deadline, through: Connection | None = None) -> HostKey:
-    """The key that a machine shows, believed or not; nobody logs in.
+def host_key(
+    target: Target, *, known: KnownHosts, deadline: Deadline, through: Connection | None = None
+) -> HostKey:
+    """The key that a machine shows, believed or not, of a type that is known if it has one.
 
     Raises:
-        Unreachable, PermanentError, DeadlineExceeded: as `connect`.
+        Unreachable, PermanentError, DeadlineExceeded: as `connect`; nobody logs in.
     """
-    transport = _opened(target, known=KnownHosts(), deadline=deadline, through=through)
+    transport = _opened(target, known=known, deadline=deadline, through=through)
     try:
         return _shown_key(transport)
     finally:
