@@ -7,10 +7,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import dump, kube, report, share, startup
+from tests.bench import dump, kube, nodeloss, report, share, startup
 from tests.rig.parts import put_cache_on_path
 
-BENCHES = {"startup": startup.lines, "dump": dump.lines, "share": share.lines, "kube": kube.lines}
+BENCHES = {
+    "startup": startup.lines,
+    "dump": dump.lines,
+    "share": share.lines,
+    "kube": kube.lines,
+    "nodes": nodeloss.lines,
+}
 
 
 def main() -> int:

@@ -155,10 +155,10 @@ def _allow(cluster: controlplane.ControlPlane) -> None:
 def _fill(cluster: controlplane.ControlPlane, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/pods"
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(lambda number: cluster.api.post(path, _pod(number)), range(PODS)))
+        list(pool.map(lambda number: cluster.api.post(path, pod(number)), range(PODS)))
 
 
-def _pod(number: int) -> Object:
+def pod(number: int) -> Object:
     """A pod as large as those of an ordinary chart, which no scheduler looks at."""
     env = [{"name": f"SETTING_{n}", "value": f"value {n} of {number}"} for n in range(20)]
     mounts = [{"name": f"v{n}", "mountPath": f"/mnt/{n}"} for n in range(4)]
