@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from opsd.clock import Clock, Deadline
-from opsd.model import Artifact, Finding, Seen, Unseen
+from opsd.model import Artifact, Finding, Report, Seen, Severity, Unseen
 from opsd.progress import Progress
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opsd.hosts.fleet import Fleet
 
 SettingsT = TypeVar("SettingsT", bound="Table")
-Observation = Finding | Artifact | Seen | Unseen
+Observation = Finding | Artifact | Seen | Unseen | Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,7 @@ class Job(Generic[SettingsT]):
     settings: type[SettingsT]  #: pydantic model; its defaults are the documented defaults
     run: Callable[[Context, SettingsT], Iterator[Observation]]
     runs_in: Literal["process", "thread"] = "process"  #: ``thread`` only for API polls
+    fail_on: Severity = Severity.CRITICAL  #: the default of ``opsd run-job --fail-on``
 
 
 AnyJob = Job[Any]

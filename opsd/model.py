@@ -9,6 +9,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 Fact = str | int | float | bool | None
 
@@ -101,6 +102,14 @@ class Unseen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a run has to say at length, for who asked for it. Not stored."""
+
+    text: str  #: Markdown
+    data: Mapping[str, Any]  #: the same as JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One execution of one job for one slot, as stored."""
 
@@ -119,6 +128,8 @@ class Run:
     retry_at: datetime | None = None  #: its slot is tried again then, aware UTC
     #: Why it failed may be over in a minute. For deciding about another try; not stored.
     may_pass: bool = field(default=False, compare=False)
+    #: For who asked for the run; not stored.
+    report: Report | None = field(default=None, compare=False)
 
 
 class Change(enum.StrEnum):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import structlog
 
 from opsd.errors import DeadlineExceeded, OpsdError, PartialFailure, TransientError
-from opsd.model import Artifact, Fact, Finding, Outcome, Run, Seen, Unseen
+from opsd.model import Artifact, Fact, Finding, Outcome, Report, Run, Seen, Unseen
 from opsd.secrets import describe, redact
 from opsd.text import printable
 
@@ -58,6 +58,7 @@ def execute(job: AnyJob, settings: object, ctx: Context) -> Run:
         unseen=tuple(o.subject for o in observations if isinstance(o, Unseen)),
         error=error,
         may_pass=may_pass,
+        report=next((o for o in observations if isinstance(o, Report)), None),
     )
     log.info(
         "run.ended",
@@ -86,6 +87,8 @@ def without_secrets(observation: Observation) -> Observation:
             )
         case Artifact():
             return replace(observation, facts=_facts(observation.facts))
+        case Report():
+            return Report(text=redact(observation.text), data=_redacted(observation.data))
         case Seen() | Unseen():
             return observation
         case _:
@@ -97,6 +100,19 @@ def _facts(facts: Mapping[str, Fact]) -> dict[str, Fact]:
         key: value if isinstance(value, bool | int | float | None) else redact(str(value))
         for key, value in facts.items()
     }
+
+
+def _redacted(value: Any) -> Any:
+    """Nested values of JSON, with their texts redacted."""
+    match value:
+        case str():
+            return redact(value)
+        case Mapping():
+            return {key: _redacted(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_redacted(one) for one in value]
+        case _:
+            return value
 
 
 def _log_observation(observation: Observation) -> None:
@@ -117,5 +133,5 @@ def _log_observation(observation: Observation) -> None:
                 size_bytes=observation.size_bytes,
                 level=observation.level,
             )
-        case Seen() | Unseen():
+        case Seen() | Unseen() | Report():
             pass

@@ -54,7 +54,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "error": run.error,
         "attempt": run.attempt,
         "retry_at": run.retry_at,
-    }
+    } | ({"report": run.report.data} if run.report else {})
 
 
 def finding_json(finding: Finding) -> dict[str, Any]:
@@ -92,7 +92,10 @@ def show_runs(screen: Screen, runs: Sequence[Run], *, dry_run: bool) -> None:
         screen.table([Column(t, right=t in right, folds=t in folds) for t in titles], rows)
         screen.line()
     for run in runs:
-        _show_findings(screen, [one for one in run.findings if one.check not in PLANNED])
+        if run.report is not None:
+            screen.line(run.report.text)
+        else:
+            _show_findings(screen, [one for one in run.findings if one.check not in PLANNED])
         if run.outcome is not Outcome.COMPLETED:
             told = f"{run.job} {run.outcome.value.replace('_', ' ')}"
             screen.detail(f"{told}: {run.error}", indent=0, mark="✗ ", tone=Tone.BAD)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -32,18 +34,26 @@ FAIL_ON = {"warning": Severity.WARNING, "critical": Severity.CRITICAL}
 @click.option(
     "--fail-on",
     type=click.Choice([*FAIL_ON, NEVER]),
-    default="critical",
-    show_default=True,
-    help="Exit with 3 when a completed run has findings at least this severe.",
+    help="Exit with 3 when a completed run has findings at least this severe: critical, "
+    "if the job does not say otherwise.",
+)
+@click.option(
+    "--to",
+    metavar="RELEASE",
+    help="Ask upgrade-readiness about this release, such as 1.36; nothing is recorded.",
 )
 @click.option("--slot", hidden=True, metavar="TIME", help="The due time that the run answers.")
-def run_job(name: str, fail_on: str, slot: str | None, *, dry_run: bool) -> int:
+def run_job(
+    name: str, fail_on: str | None, to: str | None, slot: str | None, *, dry_run: bool
+) -> int:
     """Run the job NAME, or every enabled job of the group NAME, one after another."""
     from opsd.cli.wiring import Wiring  # noqa: PLC0415 - not for --help
 
     config = load_config()
     log_as(config, quiet_on_terminal=True)
     entries = chosen(name, config)
+    if to is not None:
+        entries, dry_run = tuple(asked(entry, to=to) for entry in entries), True
     due = _slot(slot)
     wiring = Wiring(config, SystemClock())
     runs: list[Run] = []
@@ -69,7 +79,27 @@ def run_job(name: str, fail_on: str, slot: str | None, *, dry_run: bool) -> int:
         if not dry_run:
             wiring.deliver(progress)
     tell(runs)
-    return exit_status(runs, fail_on=fail_on)
+    defaults = {entry.job.name: entry.job.fail_on for entry in entries}
+    return exit_status(runs, fail_on=fail_on, defaults=defaults)
+
+
+def asked(entry: JobEntry, *, to: str) -> JobEntry:
+    """The same job, asked about another release.
+
+    Raises:
+        click.UsageError: it is not a job that can be, or that is no release.
+    """
+    from pydantic import ValidationError  # noqa: PLC0415 - not for --help
+
+    settings = type(entry.settings)
+    if "to" not in settings.model_fields:
+        raise click.UsageError(f"--to is for upgrade-readiness; {entry.job.name} has no target")
+    try:
+        changed = settings.model_validate({**entry.settings.model_dump(), "to": to})
+    except ValidationError as exc:
+        reason = exc.errors()[0]["msg"].removeprefix("Value error, ")
+        raise click.UsageError(f"--to {to}: {reason}") from exc
+    return dataclasses.replace(entry, settings=changed)
 
 
 def chosen(name: str, config: Config) -> tuple[JobEntry, ...]:
@@ -98,17 +128,23 @@ def chosen(name: str, config: Config) -> tuple[JobEntry, ...]:
     raise click.UsageError(f"there is no job or group {name}; {did_you_mean(name, known)}")
 
 
-def exit_status(runs: Sequence[Run], *, fail_on: str) -> Exit:
-    """The worst that happened, as an exit status."""
+def exit_status(
+    runs: Sequence[Run],
+    *,
+    fail_on: str | None = None,
+    defaults: Mapping[str, Severity] = MappingProxyType({}),
+) -> Exit:
+    """The worst that happened, as an exit status; without `fail_on` as each job says."""
     outcomes = {run.outcome for run in runs}
     if outcomes - {Outcome.COMPLETED, Outcome.SKIPPED}:
         return Exit.FAILED
     if Outcome.SKIPPED in outcomes:
         return Exit.BUSY
-    threshold = FAIL_ON.get(fail_on)
-    worst = max((finding.severity for run in runs for finding in run.findings), default=None)
-    if threshold is not None and worst is not None and worst >= threshold:
-        return Exit.FINDINGS
+    for run in runs:
+        default = defaults.get(run.job, Severity.CRITICAL)
+        threshold = FAIL_ON.get(fail_on) if fail_on else default
+        if threshold is not None and any(one.severity >= threshold for one in run.findings):
+            return Exit.FINDINGS
     return Exit.COMPLETED
 
 
