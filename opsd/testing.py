@@ -32,7 +32,7 @@ from opsd.backup.repository import (
 )
 from opsd.clock import Clock, Deadline
 from opsd.errors import ConfigError, OpsdError, PermanentError, TransientError
-from opsd.hosts.fleet import Roster, Visit
+from opsd.hosts.fleet import Roster, Visit, Way
 from opsd.hosts.machine import Machine
 from opsd.hosts.script import Script, Section
 from opsd.incidents import AlertState
@@ -250,9 +250,9 @@ class MemoryFleet:
                 clock_offset_s=self._offsets_s.get(machine.name, 0.0),
             )
 
-    def forward(self, machine: Machine, port: int) -> AbstractContextManager[int]:
-        """Nothing listens there."""
-        raise PermanentError(f"connect to {machine.name}: nothing listens on port {port}")
+    def way(self, machine: Machine) -> AbstractContextManager[Way]:
+        """It leads nowhere."""
+        raise PermanentError(f"log in to {machine.name}: it is only written down")
 
 
 def _section(name: str, answer: Section | str) -> Section:

@@ -5,6 +5,7 @@ A machine that cannot be visited is a visit too, with its problem: nobody is lef
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -35,6 +36,20 @@ class Visit:
     clock_offset_s: float | None = None  #: its clock minus ours, exact to a second; None: unknown
 
 
+class Way(Protocol):
+    """What a machine reaches."""
+
+    def __call__(self, host: str, port: int) -> socket.socket:
+        """An ordinary socket that leads there, as the machine knows it; close it when done.
+
+        Raises:
+            TransientError: the machine cannot reach it, or does not answer.
+            PermanentError: it does not forward.
+            DeadlineExceeded: no time is left.
+        """
+        ...
+
+
 class Fleet(Protocol):
     """The machines of the configuration and of the cluster."""
 
@@ -55,10 +70,8 @@ class Fleet(Protocol):
         """
         ...
 
-    def forward(self, machine: Machine, port: int) -> AbstractContextManager[int]:
-        """Have a port of the machine's loopback on ours, until the end of the context; its number.
-
-        Only for servers that ask for a certificate or a password: every local user can connect.
+    def way(self, machine: Machine) -> AbstractContextManager[Way]:
+        """Log in to a machine once, to open sockets from there until the end of the context.
 
         Raises:
             ConfigError: no way to log in is configured.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from opsd.clock import Deadline
 from opsd.errors import ConfigError, OpsdError
 from opsd.hosts.crowd import Crowd
-from opsd.hosts.fleet import Roster, Visit
+from opsd.hosts.fleet import Roster, Visit, Way
 from opsd.hosts.machine import Machine
 from opsd.hosts.roster import Access, machines_of
 from opsd.hosts.script import Script
@@ -115,14 +115,14 @@ class SshFleet:
                 yield shown or Shown(machine=machine, problem=_lost(machine).problem)
 
     @contextlib.contextmanager
-    def forward(self, machine: Machine, port: int) -> Iterator[int]:
-        """Have a port of the machine's loopback on ours; see `Fleet.forward`."""
-        from opsd.clients.ssh.forwarding import forwarded  # noqa: PLC0415 - loads paramiko
+    def way(self, machine: Machine) -> Iterator[Way]:
+        """Log in to a machine once, to open sockets from there; see `Fleet.way`."""
+        from opsd.clients.ssh.forwarding import opened  # noqa: PLC0415 - loads paramiko
 
         with self._visiting() as visiting:
             connection = visiting.connect(machine)
-            with forwarded(connection, port, deadline=self._deadline) as own_port:
-                yield own_port
+            with connection.until(self._deadline):
+                yield lambda host, port: opened(connection, host, port, deadline=self._deadline)
 
     @contextlib.contextmanager
     def _visiting(self) -> Iterator[_Visiting]:
