@@ -1,7 +1,8 @@
 # Everything that a developer or CI runs. `make help` lists it.
 # All targets install what they lack first, and say so.
 
-# What is kept between runs: restic, uv, the PostgreSQL servers and the Kubernetes control plane
+# What is kept between runs: restic, uv, the PostgreSQL servers, the machines and the Kubernetes
+# control plane
 # of the tests.
 CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/opsd,$(HOME)/.cache/opsd)
 VENV ?= .venv

