@@ -2,8 +2,7 @@
 # All targets install what they lack first, and say so.
 
 # What is kept between runs: restic, uv, the PostgreSQL servers, the machines and the Kubernetes
-# control plane
-# of the tests.
+# control plane of the tests.
 CACHE ?= $(if $(filter 0,$(shell id -u)),/var/cache/opsd,$(HOME)/.cache/opsd)
 VENV ?= .venv
 BIN = $(VENV)/bin
