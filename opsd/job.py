@@ -38,9 +38,14 @@ class Context:
     scratch: Path  #: directory on local disk, kept between runs, private to this job
     dead_runs: frozenset[str]  #: ids of runs known to have ended without finishing
     repository: Callable[[str], Repository]  #: opens a configured repository by its name
-    postgres: Postgres
+    open_postgres: Callable[[], Postgres]  #: makes `postgres`; loads nothing before it is called
     open_kube: Callable[[Deadline], Kube]  #: makes `kube`; loads nothing before it is called
     open_fleet: Callable[[Deadline], Fleet]  #: makes `fleet`; likewise
+
+    @property
+    def postgres(self) -> Postgres:
+        """What asks and compares PostgreSQL servers; connects to none yet."""
+        return self.open_postgres()
 
     @property
     def kube(self) -> Kube:

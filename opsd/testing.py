@@ -310,7 +310,7 @@ def context(
         scratch=scratch,
         dead_runs=frozenset(dead_runs),
         repository=repository,
-        postgres=postgres or cast("Postgres", _NoPostgres()),
+        open_postgres=lambda: postgres or cast("Postgres", _NoPostgres()),
         open_kube=open_kube,
         open_fleet=open_fleet,
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from opsd.backup.repository import Repository
     from opsd.clients.kube.client import Kube
     from opsd.clients.kube.transport import Transport
+    from opsd.clients.pgserver import Postgres
     from opsd.configfile import Config, JobEntry
     from opsd.executors.pinging import Pings
     from opsd.hosts.roster import Access
@@ -270,8 +271,6 @@ class Wiring:
         Raises:
             ConfigError: its scratch directory cannot be made.
         """
-        from opsd.clients.postgres import PsycopgPostgres  # noqa: PLC0415 - loads psycopg
-
         return Context(
             job=job,
             run_id=run_id,
@@ -284,7 +283,7 @@ class Wiring:
             scratch=self._scratch(job),
             dead_runs=dead_runs,
             repository=self.repository,
-            postgres=PsycopgPostgres(),
+            open_postgres=_postgres,
             open_kube=self.kube,
             open_fleet=self.fleet(deadline).until,
         )
@@ -320,6 +319,12 @@ class Wiring:
                 f"make {path}: {exc.strerror}; opsd.state_dir must be writable"
             ) from exc
         return path
+
+
+def _postgres() -> Postgres:
+    from opsd.clients.postgres import PsycopgPostgres  # noqa: PLC0415 - loads psycopg
+
+    return PsycopgPostgres()
 
 
 def telling(policy: Policy, *, somebody: bool) -> Tell:
