@@ -28,7 +28,11 @@ KUBELET_CLIENT = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 
 FOLDER_PROBE = Probe(
     name="certificates.folder",
-    command=f"find {FOLDER} -name '*.crt' -exec grep -H . /dev/null {{}} +",
+    command=f"""cd {FOLDER} || exit 1
+for ca in ca etcd/ca front-proxy-ca; do
+    if [ -e $ca.crt ] && [ ! -e $ca.key ]; then echo "@unsigned {FOLDER}/$ca.crt"; fi
+done
+find {FOLDER} -name '*.crt' -exec grep -H . /dev/null {{}} +""",
 )
 KUBECONFIGS_PROBE = Probe(
     name="certificates.kubeconfigs",
@@ -39,6 +43,7 @@ KUBELET_PROBE = Probe(
     command=f"$root sed -n '/BEGIN.CERT/,/END.CERT/p' {KUBELET_CLIENT}",
 )
 
+_UNSIGNED = "@unsigned "
 _DATA = "client-certificate-data:"
 _PATH = "client-certificate:"
 
@@ -69,6 +74,21 @@ def read_kubeconfigs(text: str) -> tuple[Kubeconfig, ...]:
         ValueError: a certificate is damaged.
     """
     return tuple(_kubeconfig(path, content) for path, content in sorted(by_file(text).items()))
+
+
+def read_unsigned(text: str) -> tuple[str, ...]:
+    """The answer to `FOLDER_PROBE`: authorities whose keys are kept elsewhere."""
+    lines = text.splitlines()
+    return tuple(line.removeprefix(_UNSIGNED) for line in lines if line.startswith(_UNSIGNED))
+
+
+def read_client(text: str) -> Certificate:
+    """The answer to `KUBELET_PROBE`: with which the kubelet logs in.
+
+    Raises:
+        ValueError: it is damaged, or there is none.
+    """
+    return certificates.read_pem(KUBELET_CLIENT, text)[0]
 
 
 def _kubeconfig(path: str, content: str) -> Kubeconfig:
