@@ -1,0 +1,100 @@
+"""Which machines wait for security fixes, which for a reboot, and what stands in the way?
+
+Logs in to every machine once a day and reads what its package manager knows, without root and
+without changing anything: what waits and what of it is for security, what is held, whether the
+lists behind that are young enough to be believed, whether it needs a reboot and why, and until
+when its system gets fixes at all. What cannot be read is told as unknown, never as fine.
+
+Limits: the machines fetch their package lists themselves; opsd only says how old these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+
+from opsd.clients.kube.objects.nodes import Node
+from opsd.config import Table
+from opsd.errors import ConfigError, PartialFailure, PermanentError, TransientError
+from opsd.hosts import lifetimes
+from opsd.hosts.fleet import Roster
+from opsd.hosts.machine import Role
+from opsd.hosts.packages.judge import judge, script
+from opsd.job import Context, Job, Observation
+from opsd.model import Finding, Severity, Unseen
+from opsd.text import printable, shortened
+
+ROSTER = "cluster/machines"  # subject of what belongs to no machine
+TABLE = "opsd/lifetimes"
+
+
+class Settings(Table):
+    """Settings of node-patches: there are none of its own."""
+
+
+def run(ctx: Context, settings: Settings) -> Iterator[Observation]:  # noqa: ARG001 - every job's
+    """Look at every machine, tell what waits, and what could not be told."""
+    roster = ctx.fleet.roster()
+    yield from _tell_missing(roster)
+    kubelets = _kubelets(ctx, roster)
+    table, read = lifetimes.table(), 0
+    for visit in ctx.fleet.visit(roster.machines, script()):
+        read += bool(visit.sections)
+        yield from judge(
+            visit,
+            at=ctx.clock.now(),
+            lifetimes=table,
+            kubelet=kubelets.get(visit.machine.name, ""),
+        )
+    yield from _tell_old(table, ctx.clock.now().date())
+    if not read:
+        raise PartialFailure("no machine could be read", may_pass=True)
+
+
+def _tell_missing(roster: Roster) -> Iterator[Finding | Unseen]:
+    """Of machines that nobody named nothing can be told, and nothing is over."""
+    if roster.unknown:
+        yield Finding(
+            check="patches.unknown",
+            subject=ROSTER,
+            severity=Severity.WARNING,
+            summary=shortened(
+                f"the updates of the nodes cannot be told: {printable(roster.unknown)}", 120
+            ),
+            remedy="opsd nodes",
+            facts={"why": printable(roster.unknown)},
+        )
+        yield Unseen(subject="machine")
+
+
+def _kubelets(ctx: Context, roster: Roster) -> Mapping[str, str]:
+    """The versions that run, by node; none where there is no cluster to ask, or it is away."""
+    if not any(Role.NODE in machine.roles for machine in roster.machines):
+        return {}
+    try:
+        return {node.name: node.status.node_info.kubelet_version for node in ctx.kube.list(Node)}
+    except (ConfigError, PermanentError, TransientError):
+        return {}
+
+
+def _tell_old(table: lifetimes.Lifetimes, today: date) -> Iterator[Finding]:
+    if table.is_old(today):
+        yield Finding(
+            check="patches.lifetimes_old",
+            subject=TABLE,
+            severity=Severity.INFO,
+            summary=f"the dates on which releases end are as of {table.asof}: update opsd",
+            remedy="install a newer release of opsd",
+            facts={"asof": table.asof.isoformat()},
+        )
+
+
+JOB = Job(
+    name="node-patches",
+    summary="tell which machines wait for security fixes or a reboot, and why",
+    group="nodes",
+    schedule="40 6 * * *",
+    timeout=timedelta(minutes=15),
+    settings=Settings,
+    run=run,
+)

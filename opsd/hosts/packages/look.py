@@ -1,0 +1,124 @@
+"""One look at the packages of one machine: what it answered, and what is told about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from opsd.hosts.lifetimes import Lifetimes
+from opsd.hosts.machine import Machine
+from opsd.hosts.packages.answers import text, whole
+from opsd.hosts.script import Probe, Section
+from opsd.model import Fact, Finding, Severity
+from opsd.text import printable, shortened
+
+NAMES_SHOWN = 2  # in a summary, which has 120 characters
+NAMES_KEPT = 40  # in the facts
+_SUMMARY_CHARACTERS = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Everything that is judged."""
+
+    machine: Machine
+    sections: Mapping[str, Section]  #: of the visit, those that arrived whole
+    at: datetime  #: aware UTC, by opsd's clock
+    lifetimes: Lifetimes
+    kubelet: str = ""  #: version that runs, as the cluster says; empty: it was not asked
+
+    def text(self, probe: str, *, root: str = "") -> str:
+        """What it printed.
+
+        Raises:
+            Unreadable: nothing, or it failed.
+        """
+        return text(self.sections, probe, root=root)
+
+    def section(self, probe: str, *, root: str = "") -> Section:
+        """Its whole answer, whatever its exit status.
+
+        Raises:
+            Unreadable: it was cut off, refused, or took too long.
+        """
+        return whole(self.sections, probe, root=root)
+
+    def printed(self, probe: str, *, root: str = "") -> str:
+        """What it printed, whatever its exit status.
+
+        Raises:
+            Unreadable: it was cut off, refused, or took too long.
+        """
+        return self.section(probe, root=root).stdout
+
+
+@dataclass(slots=True)
+class Report:
+    """What is told about one part of a machine. Filled while it is looked at."""
+
+    machine: Machine
+    part: str
+    findings: list[Finding] = field(default_factory=list)
+    facts: dict[str, Fact] = field(default_factory=dict)  #: for the table; units in the keys
+
+    @property
+    def subject(self) -> str:
+        """Of what is told."""
+        return f"{self.machine.subject}/{self.part}"
+
+    def tell(
+        self,
+        check: str,
+        summary: str,
+        remedy: str,
+        *,
+        severity: Severity = Severity.WARNING,
+        below: str = "",
+        steady_for: timedelta = timedelta(0),
+        cause: str = "",
+        facts: Mapping[str, Fact] | None = None,
+    ) -> None:
+        """Add a finding; the summary is completed by the machine's name."""
+        self.findings.append(
+            Finding(
+                check=check,
+                subject=printable(f"{self.subject}/{below}" if below else self.subject),
+                severity=severity,
+                summary=shortened(
+                    printable(f"{self.machine.name}: {summary}"), _SUMMARY_CHARACTERS
+                ),
+                remedy=printable(remedy),
+                cause=cause,
+                steady_for=steady_for,
+                facts={
+                    key: printable(value) if isinstance(value, str) else value
+                    for key, value in (facts or {}).items()
+                },
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Something about the packages of a machine that is judged for itself."""
+
+    name: str  #: of its subject: ``machine/NAME/<name>``
+    what: str  #: cannot be told, when it cannot be read
+    probes: tuple[Probe, ...]
+    judge: Callable[[Look, Report], None]  #: raises `Unreadable`
+    #: Of its being unknown; INFO for what only adds to what else is known.
+    unknown: Severity = Severity.WARNING
+
+
+def count(number: int, noun: str) -> str:
+    """``3 updates``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def days(duration: timedelta) -> str:
+    """``4 days``, ``a day``, ``7 hours``."""
+    if duration < timedelta(hours=36):
+        hours = max(1, round(duration / timedelta(hours=1)))
+        return count(hours, "hour")
+    return count(round(duration / timedelta(days=1)), "day")
