@@ -1,0 +1,88 @@
+"""What the last report said, so that the next one can say what is new.
+
+Kept in the job's own directory. A file that cannot be read is forgotten: then nothing is called
+new. The text of an old report is never shown again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from opsd.upgrade.assessment import Assessment
+from opsd.upgrade.check import Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The last report, in short."""
+
+    at: datetime  #: aware UTC
+    blockers: tuple[str, ...]  #: `name_of` each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What changed since the last report."""
+
+    since: datetime  #: aware UTC
+    new: tuple[str, ...]  #: blockers that were none
+    gone: tuple[str, ...]  #: blockers that are none any more
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.gone)
+
+
+def name_of(result: Result) -> str:
+    """What a result is about: ``etcd-version (1.37)``, ``nodes-ready``."""
+    return f"{result.check.id} ({result.target})" if result.target else result.check.id
+
+
+def difference(before: Memory | None, now: Assessment) -> Difference | None:
+    """What changed; None: nobody knows what was before."""
+    if before is None:
+        return None
+    names = tuple(name_of(result) for result in now.blockers)
+    return Difference(
+        since=before.at,
+        new=tuple(name for name in names if name not in before.blockers),
+        gone=tuple(name for name in before.blockers if name not in names),
+    )
+
+
+def read(path: Path) -> Memory | None:
+    """The memory that lies there; None: there is none that can be read."""
+    try:
+        return _memory(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write(path: Path, assessment: Assessment) -> None:
+    """Keep it for the next time; atomic.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    kept = {
+        "at": assessment.at.isoformat(),
+        "blockers": [name_of(result) for result in assessment.blockers],
+    }
+    new = path.with_suffix(".new")
+    with new.open("w", encoding="utf-8") as file:
+        json.dump(kept, file)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def _memory(content: Mapping[str, object]) -> Memory:
+    blockers = content["blockers"]
+    at = datetime.fromisoformat(str(content["at"]))
+    if not isinstance(blockers, list) or at.tzinfo is None:
+        raise TypeError("this is no memory of a report")
+    return Memory(at=at, blockers=tuple(str(name) for name in blockers))
