@@ -30,6 +30,7 @@ from opsd.clients.kube.objects import (
     StatefulSet,
     ValidatingWebhookConfiguration,
 )
+from opsd.hosts.certificates import Certificate
 from opsd.hosts.machine import Machine, Role
 from opsd.hosts.script import Section
 from opsd.upgrade import helm
@@ -50,6 +51,7 @@ class MachineFacts:
     machine: Machine
     sections: Mapping[str, Section] = field(default_factory=dict)
     problem: str = ""  #: why not all of them arrived
+    clock_offset_s: float | None = None  #: its clock minus opsd's, exact to a second
 
     @property
     def name(self) -> str:
@@ -171,6 +173,9 @@ class Facts:
 
     # From the machines: nodes of the cluster only.
     machines: Reading[tuple[MachineFacts, ...]] = field(default_factory=_unread)
+
+    #: Certificates that programs show, by node and port; see `opsd.upgrade.handshakes`.
+    shown: Mapping[tuple[str, int], Reading[Certificate]] = field(default_factory=dict)
 
     # From opsd itself: subject -> when its newest good backup was made, aware UTC.
     backups: Reading[Mapping[str, datetime]] = field(default_factory=_unread)

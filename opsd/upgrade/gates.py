@@ -29,7 +29,7 @@ class Gates:
     removed_from_kubeadm: Mapping[str, Minor]
 
     def refusal(self, gate: str, *, value: bool, target: Minor) -> str:
-        """Why `target` does not start with this gate set so; empty: nothing is known against it."""
+        """Why `target` does not start with this gate set so; empty: nothing is against it."""
         gone = self.removed.get(gate)
         if gone and gone <= target:
             return f"removed in {gone}"

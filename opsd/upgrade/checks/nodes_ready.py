@@ -97,6 +97,7 @@ def _judge_clock(facts: Facts, _hop: Hop) -> Iterator[Note]:
             sections=machine.sections,
             at=facts.at,
             boot=Boot(id="", uptime_s=0),
+            clock_offset_s=machine.clock_offset_s,
         )
         machine.section(clock.PROBE)
         try:
