@@ -35,7 +35,7 @@ names=$(printf '%s\n' "$sim" | awk '/^Inst /{print $2}
   k&&/^  /{for(i=1;i<=NF;i++)print $i;next} {k=0}')
 kube=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' @kubernetes 2>/dev/null |
   sed -n 's/ installed$//p')
-[ -z "$names$kube" ] || apt-cache policy $names $kube
+[ -z "$names$kube" ] || apt-cache policy $(printf '%s\n' $names $kube | sort -u)
 """.replace("@kubernetes", " ".join(sorted(KUBERNETES))),
     within_s=APT_S,
 )

@@ -27,7 +27,8 @@ _KUBERNETES = rf"""rpm -q --qf '@installed %{{NAME}} %{{VERSION}}-%{{RELEASE}}\n
 DNF = Probe(
     name="dnf",
     command=rf"""command -v dnf >/dev/null 2>&1 || exit 0
-$root dnf -q -C check-update; echo "@checked $?"
+$root dnf -q -C check-update; status=$?; echo "@checked $status"
+case $status in 0|100) ;; *) exit "$status";; esac
 $root dnf -q -C updateinfo list --updates; echo "@listed $?"
 stat -c '@stamp %Y' /var/cache/dnf/*/repodata/repomd.xml /var/cache/libdnf5/*/repodata/repomd.xml \
   2>/dev/null

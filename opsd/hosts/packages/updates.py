@@ -26,7 +26,7 @@ _OTHERS = {
     "pacman": (plain.PACMAN, plain.read_pacman),
 }
 _UPGRADE = {
-    "apt-get": "apt-get upgrade",
+    "apt-get": "apt upgrade",
     "dnf": "dnf upgrade",
     "zypper": "zypper patch",
     "apk": "apk upgrade",
@@ -79,7 +79,7 @@ def _of_apt(look: Look, report: Report, about: system.System) -> Pending:
 
 def _of_another(look: Look, report: Report, about: system.System) -> Pending:
     probe, read = _OTHERS[about.manager]
-    answer = look.text(probe.name)
+    answer = look.text(probe.name, root=rpm.DNF_ROOT if about.manager == "dnf" else "")
     pending = read(answer)
     filled_s = rpm.stamp(answer)
     filled_at = datetime.fromtimestamp(filled_s, UTC) if filled_s else None
@@ -118,7 +118,7 @@ def _note(report: Report, pending: Pending) -> None:
     """For the table: what a person would count."""
     marked = len(pending.security) + len(pending.advisories)
     report.facts |= {
-        "pending": pending.count(Standing.READY, Standing.NEW),
+        "pending": pending.count(Standing.READY),
         "security": marked if pending.knows_security or marked else None,
         "held": pending.count(Standing.HELD),
         "kept_back": pending.count(Standing.KEPT),
@@ -174,7 +174,7 @@ def _remedy(look: Look, stuck: list[Update], *, is_all: bool, manager: str) -> s
 
 
 def _tell_unmarked(look: Look, report: Report, pending: Pending, manager: str) -> None:
-    number = pending.count(Standing.READY, Standing.NEW, Standing.KEPT)
+    number = pending.count(Standing.READY, Standing.KEPT)
     if not number:
         return
     report.tell(
