@@ -31,7 +31,7 @@ from opsd.clients.kube.client import Kube
 from opsd.clients.kube.transport import Transport
 from opsd.clock import Deadline, SystemClock
 from opsd.cluster.nodeloss.facts import STANDARD
-from opsd.cluster.nodeloss.memory import EMPTY, MachineUptime
+from opsd.cluster.nodeloss.memory import MachineUptime
 from opsd.cluster.nodeloss.report import losses
 from opsd.cluster.nodeloss.survey import Survey
 path, nodes, lost, leaving = sys.argv[1], *map(int, sys.argv[2:])
@@ -41,7 +41,7 @@ kube = Kube(
     Transport(lambda: find_cluster(kubeconfig=Path(path))),
     deadline=Deadline.after(600, SystemClock()),
 )
-_, picture = survey.look(kube, survey.begin(EMPTY), closely=True)
+_, picture = survey.look(kube, survey.begin(None), closely=True)
 assert len(picture.nodes) == nodes, len(picture.nodes)
 found = list(losses(picture, thresholds=at_once))
 assert len(found) == lost, len(found)
@@ -53,10 +53,10 @@ def lines(place: Path) -> Iterator[Line]:
     """Measure CPU and memory of a process that looks once, start and imports included."""
     del place
     with controlplane.running() as cluster:
+        cluster.namespace(NAMESPACE)
         # Nothing renews the leases of these nodes, and nobody is to react to that.
         cluster.scheduler.stop()
         cluster.controller_manager.stop()
-        cluster.namespace(NAMESPACE)
         _fill(cluster.api)
         argv: list[str | Path] = [sys.executable, "-c", LOOK, cluster.kubeconfig()]
         argv += [str(NODES), str(LOST), str(LOST * PODS // NODES)]
