@@ -30,6 +30,7 @@ from opsd.upgrade.check import Hop
 from opsd.upgrade.checks import CHECKS
 from opsd.upgrade.facts import Facts
 from opsd.upgrade.gather import Wanted, read_cluster
+from opsd.upgrade.handshakes import shown_by
 from opsd.upgrade.page import Plan, report
 from opsd.upgrade.planning import hops_to
 from opsd.upgrade.reading import Reading, Unreadable
@@ -84,6 +85,7 @@ def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
     facts = dataclasses.replace(
         facts,
         machines=read_machines(ctx.fleet, CHECKS, facts),
+        shown=shown_by(facts.nodes),
         backups=_backups(ctx, settings),
         own_node=_own_node(facts),
     )

@@ -25,11 +25,11 @@ _AT_ONCE = 16
 Shown = Mapping[tuple[str, int], Reading[Certificate]]  # by node and port
 
 
-def shown_by(nodes: tuple[Node, ...]) -> Shown:
+def shown_by(nodes: Reading[tuple[Node, ...]]) -> Shown:
     """Ask every node's kubelet, and the API servers and etcd members of the control plane."""
     wanted = [
         (node, port)
-        for node in nodes
+        for node in (() if nodes.problem else nodes.value)
         for port in (
             (APISERVER_PORT, ETCD_PORT, KUBELET_PORT)
             if CONTROL_PLANE in node.labels

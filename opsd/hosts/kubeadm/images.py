@@ -9,7 +9,12 @@ import json
 
 from opsd.hosts.script import Probe
 
-PROBE = Probe(name="images", command="$root crictl images -o json", within_s=20.0)
+PROBE = Probe(
+    name="images",
+    command="command -v crictl >/dev/null || { echo 'crictl is not there' >&2; exit 127; }\n"
+    "$root crictl images -o json",
+    within_s=20.0,
+)
 
 
 def read(text: str) -> frozenset[str]:
