@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from jobs import nfs_backup, node_remedy, postgres_backup, pv_guard, stuck_pods
+from jobs import etcd_backup, nfs_backup, node_remedy, postgres_backup, pv_guard, stuck_pods
 from opsd.job import AnyJob
 
 JOBS: tuple[AnyJob, ...] = (
     postgres_backup.JOB,
     nfs_backup.JOB,
+    etcd_backup.JOB,
     pv_guard.JOB,
     stuck_pods.JOB,
     node_remedy.JOB,

@@ -19,6 +19,7 @@ CHECKS = (
     "backup",
     "cluster",
     "dry_run",
+    "etcd",
     "job",
     "nfs",
     "node",

@@ -36,7 +36,7 @@ from opsd.errors import OpsdError, PermanentError, TransientError
 from opsd.progress import Progress
 
 # What restic and rsync keep lies beside these and is not ours to walk.
-TOP_PREFIXES = ("database/", "globals/", "share/", "volumes/")
+TOP_PREFIXES = ("database/", "etcd/", "globals/", "share/", "volumes/")
 READERS = 8  # threads: manifests are small, the way to S3 is long
 LARGEST_RECORD_BYTES = 32 << 20  # counts of a million tables; anything larger is no manifest
 _SAME_SECOND_TRIES = 60  # records of one manifest that may fall into one second

@@ -48,6 +48,8 @@ class Order:
     size_hint: int  #: upper bound of the stream in bytes, 0 when unknown
     deadline: Deadline
     progress: Progress
+    #: How the producer's reader read it, for people.
+    parsed: str = "read to its end by the program that restores it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +178,7 @@ class _Proof:
 
     def _parsed(self) -> Verification:
         """The producer's reader saw the very bytes that were read back."""
-        detail = "read to its end by the program that restores it"
+        detail = self._order.parsed
         return Verification(level=Level.PARSED.label, at=self._parsed_at, ok=True, detail=detail)
 
     def _take_back(self, repository: Repository) -> None:

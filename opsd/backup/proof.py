@@ -10,7 +10,7 @@ from typing import Literal
 class Comparison:
     """A restored copy held against what its manifest promises."""
 
-    unit: Literal["tables", "files"]
+    unit: Literal["tables", "files", "keys"]
     compared: int  #: how many were compared, in `unit`
     differences: tuple[str, ...] = ()  #: one line each, for people; empty when all is as promised
     notes: tuple[str, ...] = ()  #: what could not be compared, and why; never a difference

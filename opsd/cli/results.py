@@ -37,7 +37,7 @@ PLANNED = {
     f"{DRY_RUN}keep": Tone.DIM,
     f"{DRY_RUN}remove": Tone.WARNING,
 }
-_COUNTED = ("tables", "rows", "roles", "files")  # facts that say what is in a backup
+_COUNTED = ("tables", "rows", "roles", "keys", "files")  # facts that say what is in a backup
 
 
 def run_json(run: Run) -> dict[str, Any]:

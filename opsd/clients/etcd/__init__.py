@@ -1,0 +1,1 @@
+"""Ask etcd how it is and what it holds, without a program of its own."""
