@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-_INITIALS = {"ip": "IP", "ips": "IPs", "id": "ID", "uuid": "UUID", "cidr": "CIDR"}
+_INITIALS = {"ip": "IP", "ips": "IPs", "id": "ID", "uuid": "UUID", "cidr": "CIDR", "api": "API"}
 
 
 def _api_name(field: str) -> str:

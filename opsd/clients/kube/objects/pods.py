@@ -167,6 +167,7 @@ class Volume(Struct):
     projected: Projected | None = None
     host_path: HostPath | None = None
     empty_dir: EmptyDir | None = None
+    downward_api: Struct | None = None
     git_repo: Struct | None = None
     flex_volume: FlexVolume | None = None
     ephemeral: Struct | None = None  #: its claim is named POD-VOLUME
