@@ -18,7 +18,7 @@ class Unreadable(PermanentError):
     """One thing about a machine cannot be told; the text says why."""
 
     def __init__(self, why: str, *, fix: str = "") -> None:
-        """`fix`: the command or line that mends it."""
+        """`fix`: what to do on the machine."""
         super().__init__(why)
         self.fix = fix
 
@@ -40,7 +40,7 @@ def whole(sections: Mapping[str, Section], name: str, *, root: str = "") -> Sect
     if section.status == KILLED:
         raise Unreadable("it took too long and was ended")
     if section.is_refused and not section.is_ok:  # sudo also warns, and runs it
-        line = f"opsd ALL=(root) NOPASSWD: {root}" if root else ""
+        line = f"let opsd run {root} as root (docs/nodes.md)" if root else ""
         raise Unreadable(f"sudo refused: {section.complaint()}", fix=line)
     return section
 

@@ -84,10 +84,11 @@ def _unread(visit: Visit) -> Iterator[Finding | Unseen]:
 
 
 def _tell_unknown(report: Report, part: Part, why: str, fix: str) -> None:
+    name = report.machine.name
     report.tell(
         "patches.unknown",
         f"cannot tell {part.what}: {why}",
-        fix or f"opsd nodes check {report.machine.name}",
+        f"on {name}: {fix}" if fix else f"opsd nodes check {name}",
         severity=part.unknown,
         facts={"why": printable(why)},
     )

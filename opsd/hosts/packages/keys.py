@@ -119,6 +119,8 @@ def _packets(content: bytes) -> Iterator[_Packet]:
         if not head & 0x80:
             raise ValueError("no packet")
         tag, at, size = _new_header(content, at) if head & 0x40 else _old_header(content, at)
+        if at + size > len(content):
+            raise ValueError("the last packet is cut off")
         yield _Packet(tag, content[at : at + size])
         at += size
 

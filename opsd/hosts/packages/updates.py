@@ -94,7 +94,7 @@ def _believe(look: Look, report: Report, known: Lists, *, manager: str) -> None:
     Raises:
         Unreadable: so old that nothing follows from them.
     """
-    fix = f"on {look.machine.name}: {_REFRESH[manager]}"
+    fix = _REFRESH[manager]
     age = known.age
     if age is None:
         raise Unreadable("nothing says when the package lists were fetched", fix=fix)
@@ -109,7 +109,8 @@ def _believe(look: Look, report: Report, known: Lists, *, manager: str) -> None:
         report.tell(
             "patches.lists_stale",
             f"the package lists are {days(age)} old: newer updates are not seen",
-            f"{fix}; systemctl status apt-daily.timer" if manager == "apt-get" else fix,
+            f"on {look.machine.name}: {fix}"
+            + "; systemctl status apt-daily.timer" * (manager == "apt-get"),
             facts={"age_h": report.facts["lists_age_h"]},
         )
 
