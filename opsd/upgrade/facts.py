@@ -179,7 +179,13 @@ class Facts:
 
     # From opsd itself: subject -> when its newest good backup was made, aware UTC.
     backups: Reading[Mapping[str, datetime]] = field(default_factory=_unread)
-    own_node: str = ""  #: on which opsd runs, if it runs in the cluster
+    own_pod: str = ""  #: UID of the pod that opsd is; empty: it is none of this cluster
+
+    @property
+    def own_node(self) -> str:
+        """On which opsd runs; empty: on none of this cluster."""
+        pods = () if self.pods.problem is not None else self.pods.value
+        return next((pod.spec.node_name for pod in pods if pod.uid == self.own_pod), "")
 
     @property
     def control_plane(self) -> tuple[MachineFacts, ...]:

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 from opsd.upgrade.check import Check
 from opsd.upgrade.checks import (
+    addons,
+    apis,
     certificates,
+    configuration,
+    draining,
     etcd_health,
+    etcd_version,
+    gitops,
+    itself,
     kubelet_files,
+    nodes,
     nodes_ready,
     packages,
+    runtime,
     served_certificates,
+    serving,
     static_manifests,
+    versions,
+    workloads,
 )
 
 CHECKS: tuple[Check, ...] = (
+    # What the API says.
+    *versions.CHECKS,
+    *etcd_version.CHECKS,
+    *configuration.CHECKS,
+    *runtime.CHECKS,
+    *addons.CHECKS,
+    *apis.CHECKS,
+    *gitops.CHECKS,
+    *nodes.CHECKS,
+    *draining.CHECKS,
+    *serving.CHECKS,
+    *workloads.CHECKS,
+    *itself.CHECKS,
     # What lies on the machines.
     kubelet_files.KUBELET_GATES,
     kubelet_files.KUBELET_FLAGS,
