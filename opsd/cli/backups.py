@@ -32,7 +32,10 @@ from opsd.clock import SystemClock
 COMMANDS = {
     "list": ("opsd.cli.backups:list_", "List what there is, how old it is, how far proven."),
     "verify": ("opsd.cli.verify:verify", "Prove again that backups are what they promise."),
-    "restore": ("opsd.cli.restore:restore", "Get a database, a share or a file back."),
+    "restore": (
+        "opsd.cli.restore:restore",
+        "Get a database, a share, a file or the control plane back.",
+    ),
 }
 _CONDITION_TONES = {
     Condition.GOOD: Tone.GOOD,

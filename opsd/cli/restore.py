@@ -1,8 +1,8 @@
 """`opsd backups restore`: the worst day, one command, nothing overwritten.
 
-A database comes back under a new name or not at all; a share comes back in a new place; of
-volumes the manifests are written to a new file. At the end what was restored is held against
-the manifest, and the difference is told.
+A database comes back under a new name or not at all; a share or a control plane comes back in a
+new place; of volumes the manifests are written to a new file. At the end what was restored is
+held against the manifest, and the difference is told.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Restored:
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
-    help="Share: the new, empty directory. Volumes: a new file for their manifests.",
+    help="Share, control plane: the new, empty directory. Volumes: a new file for their "
+    "manifests.",
 )
 @click.option(
     "--path",
@@ -100,7 +101,7 @@ def restore(
     identity: Path | None,
     place: Place,
 ) -> int:
-    """Get a database, a server's roles, a share, a directory, a file or a volume back.
+    """Get a database, roles, a share, a directory, a file, a volume or the control plane back.
 
     Nothing that exists is overwritten. SELECTOR is a subject such as database/main/shop; the
     newest good backup is taken.
@@ -163,6 +164,8 @@ class _Restore:
                 return self._share(held)
             case "pv_catalog":
                 return self._volumes(held)
+            case "etcd_snapshot":
+                return self._control_plane(held)
         raise PermanentError(
             f"{held.backup.key}: this opsd cannot restore a {held.backup.manifest.kind}"
         )
@@ -202,6 +205,21 @@ class _Restore:
                 deadline=self._deadline,
                 progress=self._progress,
             )
+        return Restored(where=str(self._wish.to), comparison=comparison, notes=comparison.notes)
+
+    def _control_plane(self, held: Held) -> Restored:
+        from opsd.backup.etcd.restore import Means, restore_control_plane  # noqa: PLC0415 - as above
+
+        if self._wish.to is None:
+            raise click.UsageError(f"{held.subject}: name a new directory with --to")
+        comparison = restore_control_plane(
+            self._opened.named(held.repository),
+            held.backup.manifest,
+            to=self._wish.to.absolute(),
+            means=Means(
+                identity=self._wish.identity, deadline=self._deadline, progress=self._progress
+            ),
+        )
         return Restored(where=str(self._wish.to), comparison=comparison, notes=comparison.notes)
 
     def _volumes(self, held: Held) -> Restored:
@@ -278,6 +296,7 @@ def _refuse_useless(wish: Wish, held: Held) -> None:
         "restic": of_servers | of_databases,
         "rsync": of_servers | of_databases,
         "pv_catalog": of_servers | of_databases,
+        "etcd_snapshot": of_servers | of_databases | {"--path": bool(wish.path)},
     }.get(kind, {})
     given = [option for option, is_given in useless.items() if is_given]
     if given:

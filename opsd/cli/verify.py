@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 LIMIT_S = 7 * 86400.0  # a repository of terabytes on a slow line takes days; more is a hang
 DUMP = "pg_dump"
+ETCD = "etcd_snapshot"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,11 @@ class Proven:
 @click.command(cls=Command)
 @click.argument("selector", default="")
 @click.option("--all", "everything", is_flag=True, help="Every backup, not the newest of each.")
-@click.option("--restore", is_flag=True, help="Restore dumps into a scratch server and compare.")
+@click.option(
+    "--restore",
+    is_flag=True,
+    help="Restore dumps and snapshots of etcd into scratch servers and compare.",
+)
 @click.option(
     "--on",
     default="",
@@ -72,7 +77,7 @@ class Proven:
 @click.option(
     "--identity",
     type=click.Path(path_type=Path),
-    help="age identity file, to restore encrypted dumps.",
+    help="age identity file, to restore what is encrypted.",
 )
 @place_options
 def verify(
@@ -84,7 +89,7 @@ def verify(
     identity: Path | None,
     place: Place,
 ) -> int:
-    """Read backups back and compare them with their manifests; --restore restores dumps too.
+    """Read backups back and compare them with their manifests; --restore restores some too.
 
     Without SELECTOR the newest backup of everything is verified.
     """
@@ -102,7 +107,14 @@ def verify(
                 config=opened.config, deadline=deadline, progress=progress, identity=identity
             )
             into = stack.enter_context(scratch(on, means))
-        proof = _Proof(opened, into=into, deadline=deadline, progress=progress)
+        proof = _Proof(
+            opened,
+            into=into,
+            drills=restore,
+            identity=identity,
+            deadline=deadline,
+            progress=progress,
+        )
         proven = [proof.of(held) for held in chosen]
     if not chosen and not any(reading.error for reading in readings):
         raise PermanentError(f"no backup fits {selector}" if selector else "there are no backups")
@@ -119,10 +131,19 @@ class _Proof:
     """How backups are proven in this call."""
 
     def __init__(
-        self, opened: Opened, *, into: Into | None, deadline: Deadline, progress: Progress
+        self,
+        opened: Opened,
+        *,
+        into: Into | None,
+        drills: bool,
+        identity: Path | None,
+        deadline: Deadline,
+        progress: Progress,
     ) -> None:
         self._opened = opened
         self._into = into
+        self._drills = drills
+        self._identity = identity
         self._deadline = deadline
         self._progress = progress
 
@@ -146,6 +167,14 @@ class _Proof:
             from opsd.backup.postgres.restore import drill  # noqa: PLC0415 - loads psycopg
 
             return drill(repository, manifest, self._into)
+        if self._drills and manifest.kind == ETCD:
+            from opsd.backup.etcd.restore import Means  # noqa: PLC0415 - loads the TLS client
+            from opsd.cli.controlplanes import prove  # noqa: PLC0415 - likewise
+
+            means = Means(
+                identity=self._identity, deadline=self._deadline, progress=self._progress
+            )
+            return prove(repository, manifest, self._opened.config, means)
         if not manifest.key:
             from opsd.cli.shares import check_share  # noqa: PLC0415 - loads the engines
 
