@@ -7,7 +7,7 @@ reason, and what is open about it stays open. So it is for a whole machine that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from opsd.errors import TransientError
@@ -180,7 +180,9 @@ def _read(part: Part, look: Look) -> Answer:
         return part.read(look)
     except Unreadable as exc:
         unknown = exc.unknown
-    except (ValueError, LookupError, TypeError) as exc:
+    except (ValueError, LookupError, TypeError, AttributeError) as exc:
+        if look.kept:  # another release may have left something else
+            return _read(part, replace(look, kept={}))
         why = f"its answer makes no sense ({type(exc).__name__}: {exc})"
         unknown = Unknown(what=part.name, why=shortened(printable(why), 120))
     return Answer(kept=look.kept, unknown=(unknown,))

@@ -192,7 +192,7 @@ class _About:
             if re.search(kind.pattern, line.text) and not re.search(kind.but, line.text):
                 self._count(line)
         oldest = (look.at_s - DAY.total_seconds()) // _HOUR_S
-        self._hours = {hour: n for hour, n in self._hours.items() if int(hour) > oldest}
+        self._hours = {hour: n for hour, n in self._hours.items() if int(hour) >= oldest}
 
     def _count(self, line: _Line) -> None:
         at_s = self._look.at_s - (self._look.boot.uptime_s - line.at_s)
