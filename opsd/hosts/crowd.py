@@ -29,19 +29,19 @@ class Crowd(Generic[ItemT, ResultT]):
         """Nothing begins yet.
 
         Args:
-            work: done in a thread of its own; raises nothing but bugs.
+            work: done in a thread of its own; what it raises spoils nothing for the others.
             at_once: how many at the same time.
             limit_s: how long it may take, in seconds.
         """
         self._work = work
         self._at_once = at_once
         self._limit_s = limit_s
-        self._done: queue.SimpleQueue[tuple[int, ResultT | BaseException]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[int, ResultT | Exception]] = queue.SimpleQueue()
 
     def each(
         self, items: Iterable[ItemT], deadline: Deadline
-    ) -> Iterator[tuple[ItemT, ResultT | None]]:
-        """Items and results, as they end; None: it did not come back.
+    ) -> Iterator[tuple[ItemT, ResultT | Exception | None]]:
+        """Items and results, or errors, as they end; None: it did not come back.
 
         Raises:
             DeadlineExceeded: the time of all of it is over.
@@ -64,12 +64,12 @@ class Crowd(Generic[ItemT, ResultT]):
     def _do(self, number: int, item: ItemT) -> None:
         try:
             self._done.put((number, self._work(item)))
-        except BaseException as exc:  # noqa: BLE001 - raised again where somebody sees it
+        except Exception as exc:  # noqa: BLE001 - told as that of this item, by the caller
             self._done.put((number, exc))
 
     def _ended(
         self, running: dict[int, tuple[ItemT, float]], deadline: Deadline
-    ) -> Iterator[tuple[ItemT, ResultT | None]]:
+    ) -> Iterator[tuple[ItemT, ResultT | Exception | None]]:
         try:
             number, result = self._done.get(timeout=min(_LOOK_S, deadline.remaining()))
         except queue.Empty:
@@ -77,8 +77,5 @@ class Crowd(Generic[ItemT, ResultT]):
             for number in [one for one, (_, lost_at) in running.items() if lost_at <= now]:
                 yield running.pop(number)[0], None
             return
-        if number not in running:
-            return  # it came back after it was given up
-        if isinstance(result, BaseException):
-            raise result
-        yield running.pop(number)[0], result
+        if number in running:  # else it came back after it was given up
+            yield running.pop(number)[0], result

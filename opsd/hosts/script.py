@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+_NO_SUDO = (": sudo: not found", ": sudo: command not found")
 PROBE_S = 10.0  # for one question, if it does not say otherwise
 
 # `$root` stands before what only root may do. What a login shell set up is of no interest, and
@@ -32,7 +33,7 @@ fi
 mark() { printf '\\n@@%s\\n' "$*"; printf '\\n@@%s\\n' "$*" >&2; }
 """
 
-_BEGIN, _END = ".begin", ".end"  # no question has such a name
+BEGIN, END = ".begin", ".end"  # no question has such a name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +61,11 @@ class Section:
 
     @property
     def is_refused(self) -> bool:
-        """Whether sudo did not let it run."""
-        return any(line.startswith("sudo:") for line in self.stderr.splitlines())
+        """Whether sudo did not let it run, or is not there."""
+        return any(
+            line.startswith("sudo:") or line.endswith(_NO_SUDO)
+            for line in self.stderr.splitlines()
+        )
 
     def complaint(self) -> str:
         """The last line that says what was wrong, or the exit status."""
@@ -90,20 +94,15 @@ class Script:
     def text(self) -> str:
         """What `sh` reads."""
         return (
-            f'{_PREAMBLE}mark {self.token} {_BEGIN} "$(date +%s)"\n'
+            f'{_PREAMBLE}mark {self.token} {BEGIN} "$(date +%s)"\n'
             + "".join(self._section(probe) for probe in self.probes)
-            + f"mark {self.token} {_END}\nexit 0\n"
+            + f"mark {self.token} {END}\nexit 0\n"
         )
 
     @property
-    def begin(self) -> bytes:
-        """What it prints first, to both streams."""
-        return f"\n@@{self.token} {_BEGIN} ".encode()
-
-    @property
-    def end(self) -> bytes:
-        """What it prints last, to both streams."""
-        return f"\n@@{self.token} {_END}\n".encode()
+    def mark(self) -> bytes:
+        """What every mark begins with; a name follows, and of an answer its exit status."""
+        return f"\n@@{self.token} ".encode()
 
     @property
     def longest_s(self) -> float:
@@ -117,7 +116,7 @@ class Script:
 
     def clock_s(self, stdout: bytes) -> int | None:
         """What the machine's clock showed when the script began; None: it did not say."""
-        _, _, rest = stdout.partition(self.begin)
+        _, _, rest = stdout.partition(self.mark + f"{BEGIN} ".encode())
         seconds = rest.partition(b"\n")[0]
         return int(seconds) if seconds.isdigit() else None
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import structlog
+
 from opsd.clock import Deadline
-from opsd.errors import ConfigError, OpsdError
+from opsd.errors import ConfigError, OpsdError, PermanentError
 from opsd.hosts.crowd import Crowd
 from opsd.hosts.fleet import Roster, Visit, Way
 from opsd.hosts.machine import Machine
 from opsd.hosts.roster import Access, machines_of
-from opsd.hosts.script import Script
+from opsd.hosts.script import BEGIN, END, Script
 from opsd.hosts.trust import Trust
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from opsd.clients.ssh.connection import Connection, Target
     from opsd.clients.ssh.keys import ClientKey
     from opsd.clients.ssh.known import HostKey, KnownHosts
+
+log = structlog.get_logger()
 
 _SILENCE_S = 10.0  # beyond the longest question, before a machine counts as hanging
 _ENDING_S = 5.0  # beyond what all questions may take
@@ -97,7 +101,7 @@ class SshFleet:
                 limit_s=lambda _: self._longest_s(script),
             )
             for machine, visit in crowd.each(machines, self._deadline):
-                yield visit or _lost(machine)
+                yield visit if isinstance(visit, Visit) else _lost(machine, visit)
 
     def show(self, machines: Iterable[Machine]) -> Iterator[Shown]:
         """The key that each of them shows, believed or not; as they answer.
@@ -112,7 +116,10 @@ class SshFleet:
                 limit_s=lambda _: 2 * self.access.connect_timeout_s,
             )
             for machine, shown in crowd.each(machines, self._deadline):
-                yield shown or Shown(machine=machine, problem=_lost(machine).problem)
+                if isinstance(shown, Shown):
+                    yield shown
+                else:
+                    yield Shown(machine=machine, problem=_lost(machine, shown).problem)
 
     @contextlib.contextmanager
     def way(self, machine: Machine) -> Iterator[Way]:
@@ -205,8 +212,9 @@ class _Visiting:
         login_s = clock.monotonic() - began_s
         order = Order(
             text=script.text.encode(),
-            begin=script.begin,
-            end=script.end,
+            mark=script.mark,
+            first=BEGIN.encode(),
+            last=END.encode(),
             silence_s=script.silence_s + _SILENCE_S,
         )
         try:
@@ -299,8 +307,14 @@ def _offset_s(shown_s: int | None, at: datetime | None) -> float | None:
     return None if shown_s is None or at is None else shown_s + 0.5 - at.timestamp()
 
 
-def _lost(machine: Machine) -> Visit:
+def _lost(machine: Machine, exc: Exception | None) -> Visit:
+    """A visit that did not come back, or by an error that nobody foresaw."""
     from opsd.clients.ssh.errors import Stage, Unreachable  # noqa: PLC0415 - rarely needed
 
-    text = f"log in to {machine.name} ({machine.address}): nothing came back in its time"
-    return Visit(machine=machine, problem=Unreachable(text, stage=Stage.CONNECT))
+    what = f"log in to {machine.name} ({machine.address})"
+    if exc is None:
+        text = f"{what}: nothing came back in its time"
+        return Visit(machine=machine, problem=Unreachable(text, stage=Stage.CONNECT))
+    log.error("visit.failed", machine=machine.name, exc_info=exc)
+    text = f"{what}: unexpected {type(exc).__name__}: {exc}; the log says where"
+    return Visit(machine=machine, problem=PermanentError(text))

@@ -37,6 +37,7 @@ class Kind(enum.Enum):
     MUTE = enum.auto()  #: the server gets everything, the client gets nothing back
     RESET = enum.auto()  #: RST to both sides after `after_bytes`
     CUT = enum.auto()  #: orderly end to both sides after `after_bytes`
+    STALL = enum.auto()  #: nothing passes any more after `after_bytes`, and nothing ends
     DELAY = enum.auto()  #: every chunk waits `seconds`
     THROTTLE = enum.auto()  #: at most `bytes_per_s`
     CORRUPT = enum.auto()  #: one bit of the byte at offset `after_bytes` is flipped
@@ -55,7 +56,7 @@ class Fault:
     """One fault; the fields that its kind does not name are without meaning."""
 
     kind: Kind
-    way: Way = Way.TO_SERVER  #: for RESET, CUT, CORRUPT, DELAY and THROTTLE
+    way: Way = Way.TO_SERVER  #: for RESET, CUT, STALL, CORRUPT, DELAY, THROTTLE
     after_bytes: int = 0
     seconds: float = 0.0
     bytes_per_s: int = 0
@@ -244,6 +245,10 @@ class _Connection:
         match fault.kind:
             case Kind.RESET | Kind.CUT if place < len(chunk) and self._proxy.strike(fault):
                 self._break(chunk[: max(0, place)], sink, fault=fault)
+            case Kind.STALL if place < len(chunk) and self._proxy.strike(fault):
+                sink.sendall(chunk[: max(0, place)])
+                self._over = True
+                raise _Ended
             case Kind.CORRUPT if 0 <= place < len(chunk) and self._proxy.strike(fault):
                 return chunk[:place] + bytes([chunk[place] ^ 1]) + chunk[place + 1 :]
             case Kind.DELAY if self._proxy.strike(fault):

@@ -12,11 +12,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cryptography.exceptions
 import paramiko
 
 from opsd.clients.ssh.errors import (
@@ -43,6 +45,20 @@ _KEX = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256")  # first: they cos
 _CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr")
 _KEEPALIVE_S = (10, 5, 3)  # idle, between probes, probes: seconds, seconds, count
 _REFUSED_CHARACTERS = 200
+_LOGINS = "does it shut down, or get too many logins at once"
+
+
+#: What the library raises when the other side, or the network, says something odd. Its reading
+#: thread keeps any error, and a later call of ours, about something else, raises it again.
+BROKEN = (
+    paramiko.SSHException,
+    cryptography.exceptions.InvalidTag,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +123,7 @@ class Connection:
                     f"connect to {to}: {self.target.name} does not forward; {hint}"
                 ) from exc
             raise Unreachable(f"connect to {to}: {exc.text}", stage=Stage.CONNECT) from exc
-        except (paramiko.SSHException, EOFError, OSError) as exc:
+        except BROKEN as exc:
             raise Unreachable(
                 f"connect to {to}: {self.target.name} does not answer", stage=Stage.CONNECT
             ) from exc
@@ -293,7 +309,7 @@ def _authenticate(
     done = threading.Event()
     try:
         transport.auth_publickey(target.user, key.key, event=done)
-    except (paramiko.SSHException, EOFError, OSError) as exc:
+    except BROKEN as exc:
         text = "it hangs up before the login"
         raise Unreachable(_about(target, text), stage=Stage.LOGIN) from exc
     if not done.wait(remaining_s):
@@ -317,15 +333,12 @@ def _refusal(
         return LoginRefused(
             _about(target, f'it takes no keys, only: {ways}; "PubkeyAuthentication yes"')
         )
-    if isinstance(exc, paramiko.AuthenticationException):
-        hint = f"~{target.user}/.ssh/authorized_keys there needs the line: {key.public_line}"
-        return LoginRefused(
-            _about(
-                target, f"it refuses {target.user} with the key {key.fingerprint}{said}; {hint}"
-            )
-        )
-    text = f"it hangs up during the login{said} ({_reason(exc)})"
-    return Unreachable(_about(target, text), stage=Stage.LOGIN)
+    if transport.is_active():
+        text = f"it refuses {target.user} with the key {key.fingerprint}{said}"
+        line = f"~{target.user}/.ssh/authorized_keys there needs the line: {key.public_line}"
+        return LoginRefused(_about(target, f"{text}; {line}"))
+    text = f"it hangs up during the login{said}; is the account locked or expired, or {_LOGINS}?"
+    return Unreachable(_about(target, f"{text} Its sshd logs why"), stage=Stage.LOGIN)
 
 
 def _banner(transport: paramiko.Transport) -> str:

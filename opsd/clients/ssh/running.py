@@ -16,7 +16,7 @@ from datetime import datetime
 
 import paramiko
 
-from opsd.clients.ssh.connection import Connection
+from opsd.clients.ssh.connection import BROKEN, Connection
 from opsd.clients.ssh.errors import (
     CutOff,
     NoShell,
@@ -42,9 +42,20 @@ class Order:
     """A script, and how to know that it began and ended."""
 
     text: bytes
-    begin: bytes  #: on stdout
-    end: bytes  #: on both streams
-    silence_s: float  #: it prints something at least this often
+    mark: bytes  #: begins every line that says how far it is; names follow, and a space or newline
+    first: bytes  #: the name that it prints first
+    last: bytes  #: likewise last, to both streams
+    silence_s: float  #: it prints a mark at least this often
+
+    @property
+    def begin(self) -> bytes:
+        """What says that it began."""
+        return self.mark + self.first
+
+    @property
+    def end(self) -> bytes:
+        """What says that nothing follows."""
+        return self.mark + self.last + b"\n"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +64,7 @@ class Transcript:
 
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
-    began_at: datetime | None = None  #: when `Order.begin` arrived; aware UTC
+    began_at: datetime | None = None  #: when the first mark arrived; aware UTC
     status: int | None = None  #: of the shell, if it said so
     problem: OpsdError | None = None  #: why it is not whole
 
@@ -106,14 +117,14 @@ class _Reading:
         except paramiko.ChannelException as exc:
             hint = 'is there a "ForceCommand", or "MaxSessions 0"?'
             raise PermanentError(self._about(f"sshd starts no shell: {exc.text}; {hint}")) from exc
-        except (paramiko.SSHException, EOFError, OSError) as exc:
+        except BROKEN as exc:
             late = "in its time" if self._is_late() else f"({exc or type(exc).__name__})"
             text = f"it lets opsd in and starts no shell {late}"
             raise Unreachable(self._about(text), stage=Stage.START) from exc
         try:
             self.channel.sendall(self.order.text)
             self.channel.shutdown_write()
-        except OSError:  # it ended without reading all: what it printed says why
+        except BROKEN:  # it ended without reading all: what it printed says why
             return
 
     def read(self) -> None:
@@ -144,10 +155,12 @@ class _Reading:
                 drained = True
                 if len(got.stdout) + len(got.stderr) > LIMIT_BYTES:
                     raise TooMuchOutput(
-                        self._about(f"it prints more than {LIMIT_BYTES >> 20} MiB, cut there")
+                        self._about(
+                            f"it prints more than {LIMIT_BYTES >> 20} MiB, cut at {self._where()}"
+                        )
                     )
             self._look_for_end(which, kept)
-        if drained and got.began_at is None and self.order.begin in got.stdout:
+        if drained and got.began_at is None and self._has_begun():
             got.began_at = self.deadline.clock.now()
         return drained
 
@@ -174,30 +187,44 @@ class _Reading:
             raise self._cut()
         if self.channel.exit_status_ready():
             raise self._cut()
-        text = f"it fell silent for {silence_s:.0f} s in the middle of the script"
+        if not self._has_begun():
+            hint = f"does ~{self.user}/.bashrc wait for something?"
+            text = f"its shell begins no script for {silence_s:.0f} s; {hint}"
+            raise Unreachable(self._about(text), stage=Stage.START)
+        text = f"it fell silent for {silence_s:.0f} s at {self._where()}"
         raise Unreachable(self._about(text), stage=Stage.SCRIPT)
 
     def _cut(self) -> OpsdError:
         """Why the end did not come although nothing more can."""
         if self._is_late():
-            text = "the script did not end in its time"
+            text = f"the script did not end in its time, it is at {self._where()}"
             return Unreachable(self._about(text), stage=Stage.SCRIPT)
         self.channel.status_event.wait(_LAST_WORDS_S)
         if not self._connection.transport.is_active():
-            text = "the connection broke in the middle of the script"
+            text = f"the connection broke at {self._where()}"
             return CutOff(self._about(text))
         complaint, status = self._complaint(), self.channel.exit_status
         if any(one in complaint.lower() for one in _EXPIRED):
-            hint = f"chage -M -1 {self.user}"
+            hint = f"chage -d -1 -M -1 {self.user}"
             return PasswordExpired(
                 self._about(f"it asks {self.user} for a new password; on it: {hint}")
             )
         how = f"exit status {status}" if status >= 0 else "no exit status"
-        if self.got.began_at is None and self.order.begin not in self.got.stdout:
-            hint = f"usermod -s /bin/sh {self.user}"
+        if not self._has_begun():
             said = f"it says {complaint!r}, {how}" if complaint else how
-            return NoShell(self._about(f"there is no shell for a script: {said}; on it: {hint}"))
-        return CutOff(self._about(f"the script was killed before its end ({how})"))
+            hint = f"a login shell (usermod -s /bin/sh {self.user}), no other forced command"
+            return NoShell(self._about(f"no shell reads the script: {said}; it needs {hint}"))
+        return CutOff(self._about(f"the script was killed at {self._where()} ({how})"))
+
+    def _has_begun(self) -> bool:
+        return self.order.begin in self.got.stdout
+
+    def _where(self) -> str:
+        """The last mark that arrived."""
+        _, mark, rest = self.got.stdout.rpartition(self.order.mark)
+        name = bytes(rest).split(maxsplit=1)[0] if mark and rest.strip() else b""
+        is_named = name and name not in (self.order.first, self.order.last)
+        return name.decode("utf-8", "backslashreplace") if is_named else "the beginning"
 
     def _is_late(self) -> bool:
         return self.deadline.at <= self.deadline.clock.monotonic()
