@@ -69,6 +69,7 @@ install_missing_packages() {
         has git || missing+=(git)
         has mount || missing+=(mount)
         has ip || missing+=(iproute2)
+        has busybox || missing+=(busybox) # one of the shells that scripts must run in
         has mmdebstrap || [[ $(id -u) != 0 ]] || missing+=(mmdebstrap)
         # What the binaries of PostgreSQL are linked with.
         library libxml2.so.2 || missing+=(libxml2)
