@@ -100,8 +100,13 @@ def told(
 ) -> list[Finding | Unseen]:
     """Everything that is told of the healthy machine with `changes`; ``_`` in names is ``-``."""
     named = {name.replace("_", "-"): answer for name, answer in changes.items()}
-    assert set(named) <= {probe.name for probe in script().probes}
-    return list(judge(visit(named, machine), at=at, lifetimes=lifetimes.table(), kubelet=kubelet))
+    return judged(visit(named, machine), at=at, kubelet=kubelet)
+
+
+def judged(seen: Visit, *, at: datetime = NOW, kubelet: str = "") -> list[Finding | Unseen]:
+    """Everything that is told of a visit."""
+    assert set(seen.sections) <= {probe.name for probe in script().probes}
+    return list(judge(seen, at=at, lifetimes=lifetimes.table(), kubelet=kubelet))
 
 
 def findings(observed: Sequence[Finding | Unseen]) -> dict[str, Finding]:

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies
 
 from opsd.hosts.machine import Machine
 from opsd.hosts.packages import keys, reboot, unattended
@@ -26,12 +27,14 @@ from tests.packaging import (
     failed,
     findings,
     fixture,
+    judged,
     kernel,
     lists,
     state,
     system,
     told,
     unseen,
+    visit,
 )
 from tests.rig.parts import program
 
@@ -483,3 +486,32 @@ def test_a_rolling_release_does_not_end() -> None:
     observed = told(system=arch, pacman=answer, dpkg="", apt="", lists="")
 
     assert findings(observed) == {}
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=strategies.data())
+def test_no_answer_whatever_it_is_spoils_the_run(data: strategies.DataObject) -> None:
+    name = data.draw(strategies.sampled_from(sorted(PLAUSIBLE)))
+    answer = PLAUSIBLE[name]
+    start = data.draw(strategies.integers(0, len(answer)))
+    end = data.draw(strategies.integers(start, min(len(answer), start + 40)))
+    text = strategies.text(max_size=12)
+    other = data.draw(strategies.one_of(text, strategies.sampled_from(NUMBERS)))
+
+    observed = judged(visit({name: answer[:start] + other + answer[end:]}))
+
+    assert state(observed).subject == "machine/rpi3"
+
+
+NUMBERS = ("9" * 30, "-1", "²", "٣", "0", "\udcff", "\n@release \n", "\n@key \n", "\n@stamp \n")
+PLAUSIBLE = {
+    "system": system(fixture("os-release_debian13.txt")),
+    "dpkg": "hi |kubelet|1.35.3-1.1|arm64\n@packages=226\n@lock=/l\n@lock_pid=812\n@lock_s=9\n",
+    "lists": lists(valid_until="Mon, 30 Nov 2026 06:40:00 UTC"),
+    "apt": f"{fixture('apt-3.0_debian13_sim_phased.txt')}@policy\n{fixture('apt-2.6_policy.txt')}",
+    "unattended": f'{REBOOTS}Unattended-Upgrade::Package-Blacklist:: "(";\n@ran {NOW_S}\n',
+    "unattended-log": LOG,
+    "keys": answer_of(("/etc/apt/keyrings/k.gpg", bytes(range(128, 255)))),
+    "kernel": kernel(installed=["6.12.50+deb13-amd64"]) + f"noted_s={NOW_S}\nnote=/run/x\n",
+    "services": fixture("needrestart-b_kernel-pending.txt"),
+}

@@ -20,7 +20,7 @@ from importlib import resources
 OLD_AFTER = timedelta(days=180)  # releases of most products end about every four months
 ANY_VERSION = "*"  # the row of a product that ended as a whole
 
-_VERSION = re.compile(r"(?:\d+:)?v?(\d+(?:\.\d+)*)")
+_VERSION = re.compile(r"(?:[0-9]+:)?v?([0-9]{1,9}(?:\.[0-9]{1,9})*)")
 
 
 class Phase(enum.StrEnum):

@@ -6,10 +6,14 @@ welcome of all wrong answers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from opsd.errors import PermanentError
 from opsd.hosts.script import Section
+
+_NUMBER = re.compile(r"[0-9]{1,11}")  # as seconds since 1970 no longer than a date can be
 
 KILLED = 137  # exit status of what took too long
 
@@ -61,3 +65,14 @@ def pairs(answer: str) -> dict[str, str]:
     """The lines ``key=value``; of two with one key the last."""
     found = (line.partition("=") for line in answer.splitlines())
     return {key: value.strip() for key, sign, value in found if sign}
+
+
+def number(written: str) -> int | None:
+    """A whole number that a machine printed; None: it is none."""
+    return int(written) if _NUMBER.fullmatch(written.strip()) else None
+
+
+def moment(written: str) -> datetime | None:
+    """Seconds since 1970 as an aware time in UTC; None: they are none."""
+    seconds = number(written)
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -42,7 +42,7 @@ kube=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' @kubernetes 2>/dev/nu
 
 _INST = re.compile(r"Inst (\S+) (?:\[([^\]]*)\] )?\((\S+)(?: (.*?))? \[[^\]]+\]\)")
 _SUMMARY = re.compile(
-    r"^(\d+) upgraded, (\d+) newly installed, (?:(\d+) downgraded, )?\d+ to remove and \d+ not",
+    r"^(\d{1,6}) upgraded, (\d{1,6}) newly installed, (?:(\d{1,6}) downgraded, )?\d+ to remove ",
     re.MULTILINE,
 )
 _POLICY = re.compile(r"^(\S+):$", re.MULTILINE)

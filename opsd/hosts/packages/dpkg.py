@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from opsd.hosts.packages.answers import Unreadable, pairs
+from opsd.hosts.packages.answers import Unreadable, number, pairs
 from opsd.hosts.packages.pending import KUBERNETES
 from opsd.hosts.script import Probe
 
@@ -104,7 +104,7 @@ def read(answer: str) -> Installed:
         Unreadable: dpkg knows no package at all.
     """
     facts = pairs(answer)
-    if not int(facts.get("@packages", "0") or 0):
+    if not number(facts.get("@packages", "")):
         raise Unreadable("dpkg lists no package")
     found = (_LINE.fullmatch(line) for line in answer.splitlines())
     return Installed(
@@ -121,12 +121,12 @@ def _package(match: re.Match[str]) -> Package:
 
 
 def _lock(facts: dict[str, str]) -> Lock | None:
-    pid, held_s = facts.get("@lock_pid", ""), facts.get("@lock_s", "")
-    if not pid.isdigit():
+    pid = number(facts.get("@lock_pid", ""))
+    if pid is None:
         return None
     return Lock(
-        path=facts["@lock"],
-        pid=int(pid),
+        path=facts.get("@lock", ""),
+        pid=pid,
         name=facts.get("@lock_name", "") or "a process that has ended",
-        held_s=int(held_s) if held_s.isdigit() else 0,
+        held_s=number(facts.get("@lock_s", "")) or 0,
     )

@@ -12,11 +12,12 @@ Source: apt-secure(8); /usr/lib/apt/apt.systemd.daily.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from opsd.hosts.packages.answers import Unreadable
+from opsd.hosts.packages.answers import Unreadable, moment
 from opsd.hosts.script import Probe
 
 STALE_AFTER = timedelta(days=3)  # apt's own timer fetches twice a day
@@ -100,13 +101,10 @@ def read(answer: str) -> Lists:
     """
     if "@packages" not in answer.splitlines():
         raise Unreadable("no package list was ever fetched", fix="apt-get update")
-    now = datetime.fromtimestamp(_number(answer, "@now "), UTC)
-    stamps = [
-        datetime.fromtimestamp(int(line.split()[1]), UTC)
-        for line in answer.splitlines()
-        if line.startswith("@stamp ")
-    ]
-    fetched_at = max(stamps, default=None)
+    now = max(_moments(answer, "@now "), default=None)
+    if now is None:
+        raise Unreadable("the machine does not say what time it is")
+    fetched_at = max(_moments(answer, "@stamp "), default=None)
     if fetched_at and fetched_at - now > FUTURE:
         raise Unreadable(
             f"the package lists were fetched on {fetched_at:%Y-%m-%d}, which is to come"
@@ -115,15 +113,14 @@ def read(answer: str) -> Lists:
     return Lists(archives=tuple(archives), fetched_at=fetched_at, read_at=now)
 
 
-def _number(answer: str, mark: str) -> int:
-    found = [line.removeprefix(mark) for line in answer.splitlines() if line.startswith(mark)]
-    if not found or not found[0].isdigit():
-        raise Unreadable("the machine does not say what time it is")
-    return int(found[0])
+def _moments(answer: str, mark: str) -> Iterator[datetime]:
+    for line in answer.splitlines():
+        if line.startswith(mark) and (found := moment(line.split(" ")[1])):
+            yield found
 
 
 def _archive(block: str) -> Archive:
-    file, *lines = block.splitlines()
+    file, *lines = block.splitlines() or [""]
     fields = dict(line.partition(": ")[::2] for line in lines)
     return Archive(
         file=file,
@@ -131,13 +128,13 @@ def _archive(block: str) -> Archive:
         label=fields.get("Label", ""),
         suite=fields.get("Suite", ""),
         codename=fields.get("Codename", ""),
-        valid_until=_moment(fields.get("Valid-Until", "")),
+        valid_until=_date(fields.get("Valid-Until", "")),
     )
 
 
-def _moment(text: str) -> datetime | None:
+def _date(text: str) -> datetime | None:
     try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
+        found = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
-from opsd.hosts.packages.answers import pairs
+from opsd.hosts.packages.answers import moment, pairs
 from opsd.hosts.script import Probe
 
 ROOT = "/usr/sbin/needrestart -b -r l"
@@ -53,7 +53,9 @@ $root {ROOT}
 )
 
 # 6.1.0-56 -cloud-amd64; 6.6.51 +rpt-rpi-v8; 5.14.0-503.11.1 .el9_5.x86_64; 6.8.0-1013 -raspi
-_RELEASE = re.compile(r"(\d+(?:\.\d+)*(?:-rc\d+)?(?:-\d+(?:\.\d+)*)?)(.*)")
+_RELEASE = re.compile(
+    r"([0-9]{1,9}(?:\.[0-9]{1,9})*(?:-rc[0-9]{1,9})?(?:-[0-9]{1,9}(?:\.[0-9]{1,9})*)?)(.*)"
+)
 _NO_FLAVOUR = re.compile(
     r"\+(?:deb\d+(?:u\d+)?|bpo(?:\.\d+)?)|\.(?:el|fc)\d+(?:_\d+)?|-arch\d+-\d+"
 )
@@ -96,7 +98,7 @@ def _split(release: str) -> tuple[tuple[int, ...], str]:
     match = _RELEASE.fullmatch(release)
     if match is None:
         return (), release
-    numbers = tuple(int(number) for number in re.findall(r"\d+", match[1].replace("-rc", ".-")))
+    numbers = tuple(int(number) for number in re.findall(r"[0-9]+", match[1]))
     return numbers, _NO_FLAVOUR.sub("", match[2])
 
 
@@ -104,7 +106,6 @@ def read(answer: str) -> Kernels:
     """What `KERNEL` printed."""
     facts, lines = pairs(answer), answer.splitlines()
     installed = tuple(one.removeprefix("@installed ") for one in lines if one.startswith("@inst"))
-    noted_s = facts.get("noted_s", "")
     build = _BUILD.search(facts.get("build", ""))
     return Kernels(
         running=facts.get("running", ""),
@@ -112,7 +113,7 @@ def read(answer: str) -> Kernels:
         installed=installed,
         # A kernel without loadable modules has none to miss.
         is_without_modules="modular" in facts and "has_modules" not in facts and bool(installed),
-        noted_at=datetime.fromtimestamp(int(noted_s), UTC) if noted_s.isdigit() else None,
+        noted_at=moment(facts.get("noted_s", "")),
         noted=facts.get("note", "") or facts.get("says", ""),
         noted_for=tuple(one.removeprefix("@for ") for one in lines if one.startswith("@for ")),
     )

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from xml.etree import ElementTree as ET
 
-from opsd.hosts.packages.answers import Unreadable
+from opsd.hosts.packages.answers import Unreadable, moment
 from opsd.hosts.packages.pending import KUBERNETES, Pending, Update
 from opsd.hosts.script import Probe
 
@@ -50,7 +51,7 @@ exit 0
     within_s=120.0,
 )
 
-_CHECKED = re.compile(r"^@checked (\d+)$", re.MULTILINE)
+_CHECKED = re.compile(r"^@checked ([0-9]{1,3})$", re.MULTILINE)
 _LINE = re.compile(r"(\S+)\.([^.\s]+)\s+(\S+)\s+(\S+)")
 _NEVRA = re.compile(r"\s(\S+)-[^-\s]+-[^-\s]+\.[a-z]\w+(?:\s|$)")  # name-version-release.arch
 _DNF_UPDATES = 100  # exit status of check-update: there are some
@@ -142,7 +143,7 @@ def installed(answer: str) -> dict[str, str]:
     return {words[1]: words[2] for words in lines if len(words) == 3}  # noqa: PLR2004
 
 
-def stamp(answer: str) -> int | None:
-    """When the cache was last filled, seconds since 1970 by the machine's clock."""
-    found = [line.removeprefix("@stamp ") for line in answer.splitlines() if "@stamp " in line]
-    return max((int(one) for one in found if one.isdigit()), default=None)
+def filled_at(answer: str) -> datetime | None:
+    """When the cache was last filled, by the machine's clock."""
+    found = (line.removeprefix("@stamp ") for line in answer.splitlines())
+    return max((at for one in found if (at := moment(one))), default=None)

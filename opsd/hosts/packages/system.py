@@ -14,10 +14,10 @@ import csv
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from opsd.hosts.lifetimes import Lifetime, Lifetimes
-from opsd.hosts.packages.answers import Unreadable, pairs
+from opsd.hosts.packages.answers import Unreadable, moment, number, pairs
 from opsd.hosts.script import Probe
 
 MANAGERS = ("apt-get", "dnf", "zypper", "apk", "pacman")
@@ -81,15 +81,16 @@ def read(answer: str) -> System:
     head, _, rest = answer.partition("@os-release\n")
     release, *tables = rest.split("\n@")
     facts, about = pairs(head), _unquoted(release)
-    if not about.get("ID") or not facts.get("now_s", "").isdigit():
+    now = moment(facts.get("now_s", ""))
+    if not about.get("ID") or now is None:
         raise Unreadable("/etc/os-release does not say what system this is")
     product = {"raspbian": "debian"}.get(about["ID"], about["ID"])
     rows = {table.partition("\n")[0]: table.partition("\n")[2] for table in tables}
     return System(
         manager=facts.get("manager", ""),
         kernel=facts.get("kernel", ""),
-        now=datetime.fromtimestamp(int(facts["now_s"]), UTC),
-        uptime=timedelta(seconds=int(facts.get("uptime_s", "") or 0)),
+        now=now,
+        uptime=timedelta(seconds=number(facts.get("uptime_s", "")) or 0),
         boot_id=facts.get("boot_id", ""),
         product=product,
         version=about.get("VERSION_ID", ""),

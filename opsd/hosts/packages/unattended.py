@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
+from opsd.hosts.packages.answers import moment
 from opsd.hosts.script import Probe
 
 LOG = "/var/log/unattended-upgrades/unattended-upgrades.log"
@@ -82,7 +83,7 @@ def read(answer: str) -> Unattended:
         and not (timers and timers[0] in ("disabled", "masked")),
         reboots=settings.get("unattended-upgrade::automatic-reboot", "").lower() in _YES,
         reboots_at=settings.get("unattended-upgrade::automatic-reboot-time", "now"),
-        ran_at=datetime.fromtimestamp(int(ran[0]), UTC) if ran and ran[0].isdigit() else None,
+        ran_at=moment(ran[0]) if ran else None,
         spared=tuple(_SPARED.findall(answer)),
     )
 

@@ -9,7 +9,7 @@ Limits: an update that nobody marked as a security fix may still be one.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from opsd.hosts.packages import apt, dpkg, lists, plain, rpm, system, unattended
 from opsd.hosts.packages.answers import Unreadable
@@ -81,9 +81,7 @@ def _of_another(look: Look, report: Report, about: system.System) -> Pending:
     probe, read = _OTHERS[about.manager]
     answer = look.text(probe.name, root=rpm.DNF_ROOT if about.manager == "dnf" else "")
     pending = read(answer)
-    filled_s = rpm.stamp(answer)
-    filled_at = datetime.fromtimestamp(filled_s, UTC) if filled_s else None
-    known = Lists(archives=(), fetched_at=filled_at, read_at=about.now)
+    known = Lists(archives=(), fetched_at=rpm.filled_at(answer), read_at=about.now)
     _believe(look, report, known, manager=about.manager)
     return pending
 
