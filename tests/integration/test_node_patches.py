@@ -299,7 +299,7 @@ def test_half_of_the_machines_away_spoil_nothing_for_the_others(
     assert set(run.unseen) == {"machine/rpi2", "machine/rpi3"}
 
 
-def test_a_disk_without_space_is_no_reason_to_know_nothing(
+def test_a_disk_without_space_is_told_as_the_reason_and_hides_no_more_than_it_must(
     looker: Looker, rpi1: RealMachine
 ) -> None:
     # Where apt, sudo and needrestart would keep what they need for a moment.
@@ -311,8 +311,11 @@ def test_a_disk_without_space_is_no_reason_to_know_nothing(
 
     run = looker.look()
 
-    assert state(run).facts["security"] == 3
-    assert run.unseen == ()
+    unknown = {one.subject: one for one in run.findings if one.check == "patches.unknown"}
+    assert list(unknown) == ["machine/rpi1/updates"]
+    assert "No space left on device" in unknown["machine/rpi1/updates"].summary
+    assert set(run.unseen) == {"machine/rpi1/updates", "machine/rpi1/kubernetes"}
+    assert state(run).facts["reboot"] == ""
 
 
 @pytest.mark.parametrize("shell", ["/bin/bash", "/bin/dash", "/bin/busybox"])

@@ -57,8 +57,14 @@ def text(sections: Mapping[str, Section], name: str, *, root: str = "") -> str:
     """
     section = whole(sections, name, root=root)
     if not section.is_ok:
-        raise Unreadable(section.complaint())
+        raise Unreadable(_complaint(section))
     return section.stdout
+
+
+def _complaint(section: Section) -> str:
+    """Of the several errors of apt the first is the cause; of others the last line."""
+    errors = [line for line in section.stderr.splitlines() if line.startswith("E: ")]
+    return errors[0].removeprefix("E: ") if errors else section.complaint()
 
 
 def pairs(answer: str) -> dict[str, str]:
