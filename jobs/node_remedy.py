@@ -29,9 +29,14 @@ class Settings(RemedySettings):
 
 def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
     """Do what is due, and say what was done or why it was not."""
+    from opsd.cluster.nodeloss.vantage import Here, Machines  # noqa: PLC0415 - as below
     from opsd.cluster.remedy.rounds import Surroundings  # noqa: PLC0415 - not for every command
 
-    return remedy(ctx, settings, Surroundings())
+    vantages = (
+        Here(ports=settings.ports),
+        Machines(open_fleet=ctx.open_fleet, clock=ctx.clock, ports=settings.ports),
+    )
+    return remedy(ctx, settings, Surroundings(vantages=vantages, open_fleet=ctx.open_fleet))
 
 
 def remedy(ctx: Context, settings: Settings, around: Surroundings) -> Iterator[Observation]:

@@ -126,6 +126,10 @@ def with_workers(**changes: object) -> Case:
             replace(LOST_CASE, fence=None, verdict=verdict(Kind.PARTITIONED_UNKNOWN)),
         ),
         (Reason.NOT_PROVEN, replace(LOST_CASE, fence=None)),
+        (
+            Reason.NOT_CUT,
+            replace(with_held(uncut=("db/pg-0 to /srv of the node",)), fence=NETWORK),
+        ),
         (Reason.MAINTENANCE, replace(LOST_CASE, maintenance="kured holds its lock")),
         (Reason.OTHER_NODE, with_workers(in_remedy=("rpi4",))),
         (Reason.TOO_MANY_LOST, with_workers(count=9, lost=("rpi3", "rpi4"))),
@@ -211,6 +215,14 @@ def test_a_person_is_believed_before_a_fence_is_called() -> None:
     case = replace(LOST_CASE, confirmed_by="me@desk")
 
     assert case.at_hand is Proof.PERSON
+
+
+def test_what_a_fence_does_not_cut_is_no_matter_where_it_is_not_needed() -> None:
+    uncut = with_held(uncut=("db/pg-0 to /srv of the node",))
+
+    assert reasons(uncut) == set()  # its power is taken
+    assert reasons(replace(uncut, fence=NETWORK, confirmed_by="me@desk")) == set()
+    assert reasons(under_way(Phase.FENCED, uncut, proof=Proof.STORAGE_CUT)) == {Reason.NOT_CUT}
 
 
 def test_a_person_is_not_believed_against_a_witness() -> None:

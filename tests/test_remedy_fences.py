@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from opsd.clients.kube.objects import Node
 from opsd.clock import Deadline, SystemClock
-from opsd.cluster.remedy.fences import FenceFailed, Power, Program, fitting
+from opsd.cluster.remedy.devices import fitting
+from opsd.cluster.remedy.fences import Device, FenceFailed, Power, Program
+from opsd.cluster.remedy.nfsfence import NfsFence
 from opsd.cluster.remedy.proof import Proof
+from opsd.cluster.remedy.rounds import no_machines
 from opsd.cluster.remedy.settings import FenceTable
 from opsd.errors import DeadlineExceeded
 from opsd.secrets import Secret
@@ -61,6 +66,17 @@ class Plug:
             "options": {"plug": "{node}"},
         }
         return FenceTable.model_validate(values | changes)
+
+
+def fence_for(name: str, tables: tuple[FenceTable, ...]) -> Device | None:
+    addresses = [
+        {"type": "Hostname", "address": name},
+        {"type": "InternalIP", "address": "10.0.0.13"},
+        {"type": "InternalIP", "address": "fd00::13"},
+        {"type": "ExternalIP", "address": "192.0.2.13"},
+    ]
+    value = {"metadata": {"name": name}, "status": {"addresses": addresses}}
+    return fitting(msgspec.convert(value, Node), tables, no_machines)
 
 
 def soon(seconds: float = 30) -> Deadline:
@@ -182,7 +198,8 @@ def test_the_first_fence_that_fits_a_node_is_taken(tmp_path: Path) -> None:
         plug.table(name="second", nodes=("*",)),
     )
 
-    first, second, none = fitting("rpi3", tables), fitting("x", tables), fitting("x", tables[:2])
+    first, second = fence_for("rpi3", tables), fence_for("x", tables)
+    none = fence_for("x", tables[:2])
 
     assert first is not None
     assert (first.fence.name, first.fence.gives) == ("first", Proof.STORAGE_CUT)
@@ -197,3 +214,54 @@ def test_options_that_would_say_something_else_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="options"):
         Plug(tmp_path).table(options=options)
+
+
+NFS = {"name": "files", "type": "nfs", "nodes": ("*",), "server": "nas", "serves": ("10.0.0.5",)}
+
+
+def test_a_file_server_is_a_fence_for_all_that_a_node_may_come_from() -> None:
+    table = FenceTable.model_validate(
+        NFS | {"addresses": {"rpi3": ("10.0.1.13", "10.244.3.0/24")}}
+    )
+
+    found, other = fence_for("rpi3", (table,)), fence_for("rpi4", (table,))
+
+    assert isinstance(found, NfsFence)
+    assert (found.fence.gives, found.fence.server) == (Proof.STORAGE_CUT, "nas")
+    assert found.addresses == ("10.0.0.13", "192.0.2.13", "10.0.1.13", "10.244.3.0/24")
+    assert found.servers == frozenset({"10.0.0.5"})
+    assert found.shown("off") == (
+        "ssh nas sudo /usr/local/sbin/opsd-fence cut rpi3 "
+        "10.0.0.13 192.0.2.13 10.0.1.13 10.244.3.0/24"
+    )
+    assert found.shown("on") == "ssh nas sudo /usr/local/sbin/opsd-fence lift rpi3"
+    assert isinstance(other, NfsFence)
+    assert other.addresses == ("10.0.0.13", "192.0.2.13")
+
+
+def test_a_fence_without_machines_to_log_in_to_is_an_error() -> None:
+    found = fence_for("rpi3", (FenceTable.model_validate(NFS),))
+
+    assert found is not None
+    with pytest.raises(FenceFailed, match="no machines are known here"):
+        found.status(soon())
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"type": "nfs"}, "needs server, serves"),
+        ({"type": "nfs", "server": "nas"}, "needs serves"),
+        (NFS | {"command": ("x",)}, "has no command"),
+        (NFS | {"cuts": "network", "turn_on": True}, "has no cuts, turn_on"),
+        ({}, "needs command"),
+        ({"command": ("x",), "server": "nas"}, "has no server"),
+        (NFS | {"addresses": {"rpi3": ("fd00::13",)}}, "expected an IPv4 address or network"),
+        (NFS | {"addresses": {"rpi3": ("10.0.0.13/24",)}}, "expected an IPv4 address or network"),
+    ],
+)
+def test_a_fence_that_is_half_of_one_kind_and_half_of_another_is_refused(
+    table: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        FenceTable.model_validate({"name": "files", "nodes": ("*",)} | table)

@@ -24,7 +24,7 @@ from opsd.cluster.nodeloss.reading import version_of
 from opsd.cluster.nodeloss.survey import LEASES
 from opsd.cluster.remedy import patches
 from opsd.cluster.remedy.decide import Step, means_of
-from opsd.cluster.remedy.fences import FenceFailed, Power, Program
+from opsd.cluster.remedy.fences import Device, FenceFailed, Power
 from opsd.cluster.remedy.gather import Look
 from opsd.cluster.remedy.proof import Proof
 from opsd.cluster.remedy.record import Means, Moved, Past, Phase, Plan
@@ -79,12 +79,26 @@ class Hands:
             case _:
                 raise AssertionError(step)
 
+    def hold(self, look: Look) -> bool:
+        """See that a fence is still there, and set it again; whether that was necessary.
+
+        Raises:
+            as `take`.
+        """
+        device = _device(look)
+        if device.status(self.deadline) is Power.OFF:
+            return False
+        log.warning("fence.lost", node=look.seen.name, fence=device.fence.name)
+        self._claim(look, _plan(look))
+        device.cut(self.deadline)
+        return True
+
     def _fence(self, look: Look) -> None:
-        plan, program = _plan(look), _program(look)
+        plan, device = _plan(look), _device(look)
         plan = replace(plan, tries=plan.tries + 1, run_id=self.run_id)
         node = self._claim(look, plan)
-        program.cut(self.deadline)
-        done = replace(plan, phase=Phase.FENCED, proof=program.fence.gives)
+        device.cut(self.deadline)
+        done = replace(plan, phase=Phase.FENCED, proof=device.fence.gives)
         self._patch(node, patches.noted(node, done))
 
     def _taint(self, look: Look) -> None:
@@ -113,18 +127,18 @@ class Hands:
                 log.info("pod.deleted", pod=moved.place, uid=moved.uid, node=node.name)
 
     def _lift(self, look: Look) -> None:
-        plan, program = _plan(look), _program(look)
+        plan, device = _plan(look), _device(look)
         node = self._claim(look, replace(plan, phase=Phase.LIFTING))
-        program.give_back(self.deadline)
+        device.give_back(self.deadline)
         self._patch(node, patches.noted(node, replace(plan, phase=Phase.LIFTED)))
 
     def _look_at_fence(self, look: Look) -> None:
         """It came back, and the fence may have been called or not."""
-        program = _program(look)
-        if program.status(self.deadline) is Power.ON:
+        device = _device(look)
+        if device.status(self.deadline) is Power.ON:
             self._finish(look)
             return
-        proven = replace(_plan(look), phase=Phase.FENCED, proof=program.fence.gives)
+        proven = replace(_plan(look), phase=Phase.FENCED, proof=device.fence.gives)
         self._note(look, proven)
 
     def _finish(self, look: Look) -> None:
@@ -177,7 +191,7 @@ class Hands:
         plan = _plan(look)
         if not plan.fence:
             return
-        if _program(look).status(self.deadline) is not Power.OFF:
+        if _device(look).status(self.deadline) is not Power.OFF:
             raise FenceFailed(f"fence {plan.fence}: {look.seen.name} is on again")
 
 
@@ -207,15 +221,15 @@ def _plan(look: Look) -> Plan:
     return plan
 
 
-def _program(look: Look) -> Program:
+def _device(look: Look) -> Device:
     """The fence by which it was begun, or is to be."""
     name = _plan(look).fence
-    if look.program is None or look.program.table.name != name:
+    if look.device is None or look.device.fence.name != name:
         raise FenceFailed(
             f"fence {name}: it is not configured for {look.seen.name} any more; "
             f"put it back, or: opsd fence lift {look.seen.name}"
         )
-    return look.program
+    return look.device
 
 
 def _pods(look: Look) -> tuple[Moved, ...]:

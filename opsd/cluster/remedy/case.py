@@ -39,6 +39,7 @@ class Fence:
     name: str
     gives: Proof  #: `Proof.POWER_OFF` or `Proof.STORAGE_CUT`
     turn_on: bool = False
+    server: str = ""  #: the file server that it keeps it from; empty: it keeps it from all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,8 @@ class Held:
     pods: tuple[Moved, ...] = ()  #: of StatefulSets that are allowed to be moved
     bystanders: tuple[str, ...] = ()  #: others that the taint would start anew elsewhere
     denied: tuple[str, ...] = ()  #: whose owner forbids to move them
+    #: Which of `pods` write to what the fence does not cut, and where: ``db/pg-0 to ...``.
+    uncut: tuple[str, ...] = ()
     homeless: tuple[str, ...] = ()  #: of `pods`: no other node can take them
     last_replicas: tuple[str, ...] = ()  #: StatefulSets that run nowhere else
     ending: tuple[str, ...] = ()  #: all that are being deleted

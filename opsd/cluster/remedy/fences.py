@@ -1,9 +1,9 @@
-"""Cut a node off by a program, and believe only what the program reads back afterwards.
+"""Cut a node off, and believe only what is read back afterwards: what every fence can do.
 
-The contract is that of the fence agents: an action (``status``, ``off``, ``on``), options as
-``name=value`` lines on stdin, exit status 0 for done (for ``status``: on), 2 for ``status`` of
-what is off, anything else for an error. Fence agents take the action from stdin too, because
-they read no stdin when they have arguments; programs of your own may want ``-o off``.
+One kind is a program, with the contract of the fence agents: an action (``status``, ``off``,
+``on``), options as ``name=value`` lines on stdin, exit status 0 for done (for ``status``: on), 2
+for ``status`` of what is off, anything else for an error. Fence agents take the action from stdin
+too, because they read no stdin when they have arguments; programs of your own may want ``-o off``.
 
 Limits: a program that says off of what is on is believed. ``opsd check`` cannot try ``off``.
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from typing import Protocol
 
 import structlog
 
@@ -44,11 +44,56 @@ class Power(enum.Enum):
 
     ON = "on"
     OFF = "off"
+    PARTLY = "partly"  #: it is not free, and nothing is proven
+
+
+class Device(Protocol):
+    """One configured fence, for one node."""
+
+    @property
+    def fence(self) -> Fence:
+        """What it is to a decision."""
+        ...
+
+    @property
+    def servers(self) -> frozenset[str] | None:
+        """How volumes name the file servers that it keeps the node from; None: from all."""
+        ...
+
+    def status(self, deadline: Deadline) -> Power:
+        """Whether the node has what the fence takes away.
+
+        Raises:
+            FenceFailed: that cannot be told.
+            ConfigError: a secret cannot be read.
+        """
+        ...
+
+    def cut(self, deadline: Deadline) -> None:
+        """Take it away and read back that it is gone; nothing is done when it is gone already.
+
+        Raises:
+            FenceFailed: it is not gone, or nobody knows.
+            ConfigError: a secret cannot be read.
+        """
+        ...
+
+    def give_back(self, deadline: Deadline) -> None:
+        """Give it back and read that back; raises as `cut`."""
+        ...
+
+    def rehearse(self, deadline: Deadline) -> None:
+        """See whether it would work, without doing anything; raises as `cut`."""
+        ...
+
+    def shown(self, action: str) -> str:
+        """The call for ``status``, ``off`` or ``on``, for people: without secrets."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One configured fence, for one node."""
+    """A fence that is a program."""
 
     table: FenceTable
     node: str
@@ -63,30 +108,29 @@ class Program:
             turn_on=self.table.turn_on,
         )
 
-    def status(self, deadline: Deadline) -> Power:
-        """Whether the node has what the fence takes away.
+    @property
+    def servers(self) -> frozenset[str] | None:
+        """Without power or network it reaches none."""
+        return None
 
-        Raises:
-            FenceFailed: that cannot be told.
-            ConfigError: a secret cannot be read.
-        """
+    def status(self, deadline: Deadline) -> Power:
+        """What it says; see `Device.status`."""
         ended = self._call("status", deadline)
         if ended.returncode not in (_DONE, _IS_OFF):
             raise self._failed("status", ended)
         return Power.ON if ended.returncode == _DONE else Power.OFF
 
     def cut(self, deadline: Deadline) -> None:
-        """Take it away and read back that it is gone; nothing is done when it is gone already.
-
-        Raises:
-            FenceFailed: it is not gone, or nobody knows.
-            ConfigError: a secret cannot be read.
-        """
+        """Turn it off; see `Device.cut`."""
         self._turn("off", Power.OFF, deadline)
 
     def give_back(self, deadline: Deadline) -> None:
-        """Give it back and read that back; raises as `cut`."""
+        """Turn it on; see `Device.give_back`."""
         self._turn("on", Power.ON, deadline)
+
+    def rehearse(self, deadline: Deadline) -> None:
+        """Only ask; see `Device.rehearse`."""
+        self.status(deadline)
 
     def shown(self, action: str) -> str:
         """The call, for people: secrets stand as references."""
@@ -138,14 +182,6 @@ class Program:
         return FenceFailed(
             f"fence {self.table.name}: {action} {self.node}: {shortened(said, _MOST_CHARACTERS)}"
         )
-
-
-def fitting(node: str, tables: Sequence[FenceTable]) -> Program | None:
-    """The first fence whose patterns the node's name matches."""
-    for table in tables:
-        if any(fnmatchcase(node, pattern) for pattern in table.nodes):
-            return Program(table, node)
-    return None
 
 
 def _revealed(secret: object) -> str:

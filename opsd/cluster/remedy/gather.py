@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -35,7 +35,10 @@ from opsd.cluster.nodeloss.facts import TRUE, Node, Thresholds
 from opsd.cluster.nodeloss.reading import MIRROR, version_of
 from opsd.cluster.nodeloss.survey import LEASES, Picture
 from opsd.cluster.remedy.case import Case, Held, Workers
-from opsd.cluster.remedy.fences import Program, fitting
+from opsd.cluster.remedy.cutting import by_claim, uncut
+from opsd.cluster.remedy.devices import fitting
+from opsd.cluster.remedy.fences import Device
+from opsd.cluster.remedy.nfsfence import OpenFleet
 from opsd.cluster.remedy.patches import is_foreign
 from opsd.cluster.remedy.record import PLAN, Moved, Plan, Record, read
 from opsd.cluster.remedy.settings import RemedySettings
@@ -47,7 +50,8 @@ OWN_NODE = "OPSD_NODE_NAME"  # variable; by the downward API
 KURED = ("kube-system", "kured", "weave.works/kured-node-lock")  # DaemonSet and annotation
 IN_MAINTENANCE = frozenset({"MaintenanceInProgress", "MaintenancePlanned", "DrainInProgress"})
 PROVISIONERS = ("nfs-subdir-external-provisioner", "nfs-client-provisioner", "nfs-provisioner")
-_REPLACED_ANYWAY = frozenset({"ReplicaSet", "DaemonSet", "Job"})  # kinds of owners
+DAEMON_SET = "DaemonSet"
+_REPLACED_ANYWAY = frozenset({"ReplicaSet", DAEMON_SET, "Job"})  # kinds of owners
 _ENDED = frozenset({"Succeeded", "Failed"})
 _KEEPS_OUT = frozenset({"NoSchedule", "NoExecute"})
 
@@ -59,7 +63,7 @@ class Look:
     case: Case
     seen: KubeNode
     lease: str  #: version of its lease
-    program: Program | None
+    device: Device | None  #: the fence that fits it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,7 @@ class Gathering:
     settings: RemedySettings
     thresholds: Thresholds
     leads: bool
+    open_fleet: OpenFleet
 
     def looks(self, picture: Picture) -> Iterator[Look]:
         """Every node that is lost, or on which something is under way.
@@ -91,7 +96,7 @@ class Gathering:
         node, now = picture.nodes[seen.name], picture.at
         lease = self.kube.find(Lease, seen.name, namespace=LEASES)
         version = version_of(lease) if lease else ""
-        program = fitting(seen.name, self.settings.fences)
+        device = fitting(seen, self.settings.fences, self.open_fleet)
         pods = tuple(self.kube.list(Pod, fields=f"spec.nodeName={seen.name}"))
         verdict = judge_node(
             node, picture.sightings.get(seen.name, ()), thresholds=self.thresholds
@@ -107,8 +112,8 @@ class Gathering:
             degraded=judge_control_plane(picture.control_plane, thresholds=self.thresholds),
             record=record,
             confirmed_by=confirmed.by if confirmed and holds else "",
-            fence=program.fence if program else None,
-            held=self._held(pods, node, plan, others),
+            fence=device.fence if device else None,
+            held=self._held(pods, node, plan, others, device),
             workers=self._workers(picture, seen.name, nodes),
             old_left=tuple(self._old_left(plan)),
             not_running=tuple(self._not_running(plan, seen.name)),
@@ -118,10 +123,15 @@ class Gathering:
             maintenance=self._maintenance(picture, verdict.during if verdict else "", seen.name),
             leads=self.leads,
         )
-        return Look(case=case, seen=seen, lease=version, program=program)
+        return Look(case=case, seen=seen, lease=version, device=device)
 
     def _held(
-        self, pods: Sequence[Pod], node: Node, plan: Plan | None, others: Sequence[KubeNode]
+        self,
+        pods: Sequence[Pod],
+        node: Node,
+        plan: Plan | None,
+        others: Sequence[KubeNode],
+        device: Device | None,
     ) -> Held:
         sets = {
             (pod.namespace, pod.controller.name): self._stateful_set(pod)
@@ -130,14 +140,20 @@ class Gathering:
         }
         wishes = {place: self._wish(*place, found) for place, found in sets.items()}
         allowed = [pod for pod in pods if wishes.get(_owner(pod)) == ALLOWED]
+        writing = self._writing(pods, device)
         attached: tuple[str, ...] = ()
         if plan is not None and node.ready == TRUE:
             volumes = self.kube.list(VolumeAttachment)
             attached = tuple(one.name for one in volumes if one.spec.node_name == node.name)
         return Held(
             pods=tuple(_moved(pod) for pod in allowed),
-            bystanders=tuple(_place(pod) for pod in pods if _is_bystander(pod, wishes)),
+            bystanders=tuple(
+                _place(pod) for pod in pods if _is_bystander(pod, wishes, writing.keys())
+            ),
             denied=tuple("/".join(place) for place, wish in wishes.items() if wish == DENIED),
+            uncut=tuple(
+                f"{_place(pod)} to {writing[pod.uid]}" for pod in allowed if pod.uid in writing
+            ),
             homeless=tuple(
                 _place(pod) for pod in allowed if not any(_takes(one, pod) for one in others)
             ),
@@ -149,6 +165,15 @@ class Gathering:
             ending=tuple(_place(pod) for pod in pods if pod.metadata.deletion_timestamp),
             attached=attached,
         )
+
+    def _writing(self, pods: Sequence[Pod], device: Device | None) -> Mapping[str, str]:
+        """Where pods write that the fence does not cut, by their UIDs."""
+        servers = device.servers if device else None
+        if servers is None:
+            return {}
+        claims = by_claim(self.kube.list(PersistentVolume))
+        places = {pod.uid: ", ".join(uncut(pod, claims, servers)) for pod in pods}
+        return {uid: place for uid, place in places.items() if place}
 
     def _stateful_set(self, pod: Pod) -> StatefulSet | None:
         name = pod.controller.name if pod.controller else ""
@@ -234,13 +259,20 @@ def _owner(pod: Pod) -> tuple[str, str]:
     return (pod.namespace, owner.name) if owner and is_of_set else ("", "")
 
 
-def _is_bystander(pod: Pod, wishes: Mapping[tuple[str, str], str]) -> bool:
-    """Whether the taint would end it for good, or start it elsewhere, and nobody wants that."""
+def _is_bystander(
+    pod: Pod, wishes: Mapping[tuple[str, str], str], writing: Collection[str]
+) -> bool:
+    """Whether the taint would end it for good, or start it elsewhere, and nobody wants that.
+
+    Kubernetes replaces pods of Deployments anyway, but the taint takes their disks from a node
+    at once that may still write to them.
+    """
     if MIRROR in pod.annotations or pod.status.phase in _ENDED:
         return False
     if wishes.get(_owner(pod)) == ALLOWED:
         return False
-    return pod.controller is None or pod.controller.kind not in _REPLACED_ANYWAY
+    kind = pod.controller.kind if pod.controller else ""
+    return kind not in _REPLACED_ANYWAY or (kind != DAEMON_SET and pod.uid in writing)
 
 
 def _mark(item: StatefulSet | Namespace | None) -> str:

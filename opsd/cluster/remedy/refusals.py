@@ -33,6 +33,7 @@ class Reason(enum.StrEnum):
     SILENT_TOO_SHORT = "silent_too_short"
     SEEN_ALIVE = "seen_alive"
     NOT_PROVEN = "not_proven"
+    NOT_CUT = "not_cut"
     MAINTENANCE = "maintenance"
     OTHER_NODE = "other_node"
     TOO_MANY_LOST = "too_many_lost"
@@ -108,7 +109,12 @@ def _of_proof(case: Case, rules: Rules) -> Iterator[Refusal]:
         )
     if case.kind is None:
         return
-    if _proof_now(case).suffices(case.kind):
+    proof = _proof_now(case)
+    if proof is Proof.STORAGE_CUT and case.held.uncut:
+        yield Refusal(
+            Reason.NOT_CUT, f"the fence does not cut all that is written: {case.held.uncut[0]}"
+        )
+    if proof.suffices(case.kind):
         return
     if case.kind in _SEEN_ALIVE:
         yield Refusal(Reason.SEEN_ALIVE, "somebody saw it alive, and no fence cuts it off")

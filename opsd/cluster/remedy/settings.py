@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from opsd.config import Duration, SecretRef, Table, unique_names
 
@@ -17,8 +18,21 @@ def _plain(options: dict[str, str]) -> dict[str, str]:
     return options
 
 
+def _networks(addresses: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    for one in (one for several in addresses.values() for one in several):
+        try:
+            ipaddress.IPv4Network(one)
+        except ValueError:
+            raise ValueError(f"{one!r}: expected an IPv4 address or network") from None
+    return addresses
+
+
+_OF_PROGRAM = ("command", "options", "secrets", "action_by", "cuts", "turn_on")
+_OF_NFS = ("server", "serves", "addresses")
+
+
 class FenceTable(Table):
-    """A program by which nodes are cut off, and that says whether they are."""
+    """A program, or a file server, by which nodes are cut off, and that says whether they are."""
 
     name: str = Field(
         min_length=1,
@@ -29,9 +43,28 @@ class FenceTable(Table):
     nodes: tuple[str, ...] = Field(
         min_length=1, description="names of nodes, with * and ?", examples=[["rpi*"]]
     )
+    type: Literal["program", "nfs"] = Field(
+        "program",
+        description="program: a fence agent; nfs: an NFS server that lets a node in no more",
+    )
+    server: str = Field(
+        "",
+        description="of nfs: the name of the machine that serves the files, where opsd-fence is",
+        examples=["nas"],
+    )
+    serves: tuple[str, ...] = Field(
+        (),
+        description="of nfs: all names by which volumes have this server; others are not cut",
+        examples=[["10.0.0.5", "nas.lan"]],
+    )
+    addresses: Annotated[dict[str, tuple[str, ...]], AfterValidator(_networks)] = Field(
+        default_factory=dict,
+        description="of nfs: by node, what it may come from besides what the cluster knows",
+        examples=[{"rpi3": ["10.0.1.13"]}],
+    )
     command: tuple[str, ...] = Field(
-        min_length=1,
-        description="a fence agent, or a program that is called as one",
+        (),
+        description="of program: a fence agent, or a program that is called as one",
         examples=[["fence_ipmilan"]],
     )
     options: Annotated[dict[str, str], AfterValidator(_plain)] = Field(
@@ -57,7 +90,19 @@ class FenceTable(Table):
         default=False,
         description="give the power back once the pods run elsewhere; else a person does",
     )
-    timeout: Duration = Field(timedelta(seconds=60), description="of one call of the program")
+    timeout: Duration = Field(
+        timedelta(seconds=60), description="of one call of the program, or one login"
+    )
+
+    @model_validator(mode="after")
+    def _is_of_its_type(self) -> Self:
+        is_nfs = self.type == "nfs"
+        needed, foreign = (_OF_NFS[:2], _OF_PROGRAM) if is_nfs else (_OF_PROGRAM[:1], _OF_NFS)
+        if missing := [name for name in needed if not getattr(self, name)]:
+            raise ValueError(f'a fence of type "{self.type}" needs {", ".join(missing)}')
+        if wrong := [name for name in foreign if name in self.model_fields_set]:
+            raise ValueError(f'a fence of type "{self.type}" has no {", ".join(wrong)}')
+        return self
 
 
 class RemedySettings(Table):
@@ -89,4 +134,8 @@ class RemedySettings(Table):
     )
     protected: tuple[str, ...] = Field(
         (), description="names of nodes that nothing is ever done to, with * and ?"
+    )
+    ports: tuple[int, ...] = Field(
+        (22, 10250),
+        description="where opsd and other machines knock at a lost node to see whether it lives",
     )

@@ -10,7 +10,7 @@ from opsd.clients.kube.objects import Node as KubeNode
 from opsd.cluster.remedy import patches
 from opsd.cluster.remedy.case import Case
 from opsd.cluster.remedy.decide import Step, means_of
-from opsd.cluster.remedy.fences import Program
+from opsd.cluster.remedy.fences import Device
 from opsd.cluster.remedy.proof import Proof
 from opsd.cluster.remedy.record import Moved, Phase, Plan
 from opsd.cluster.remedy.refusals import Reason, Refusal
@@ -19,6 +19,7 @@ from opsd.text import shortened
 
 REFUSED, UNDER_WAY = "remedy.refused", "remedy.under_way"
 FENCE_FAILED, NOT_REBOOTED = "remedy.fence_failed", "remedy.not_rebooted"
+FENCE_LOST, FENCE_UNUSABLE = "remedy.fence_lost", "remedy.fence_unusable"
 NOT_MOVED = "remedy.not_moved"
 DRY_RUN = "dry_run.remedy"
 SUMMARY_CHARACTERS = 120
@@ -28,7 +29,7 @@ MOST_PODS = 3
 
 _PROOFS = {
     Proof.SEEN_INSIDE: "somebody was inside: its containers are dead",
-    Proof.STORAGE_CUT: "cut off the network by {fence}, read back",
+    Proof.STORAGE_CUT: "cut off by {fence}, read back",
     Proof.POWER_OFF: "without power by {fence}, read back",
     Proof.PERSON: "confirmed to be off by {by}",
 }
@@ -86,9 +87,12 @@ def under_way(case: Case, plan: Plan, step: Step) -> Iterator[Finding]:
 def fence_failed(case: Case, plan: Plan, said: str) -> Finding:
     """The fence did not do it: nothing is moved, or the node is not given back."""
     name = case.node.name
-    if plan.phase in (Phase.FENCING, Phase.FENCED, Phase.MOVING):
+    if plan.phase in (Phase.FENCING, Phase.FENCED):
         matter = f"{name} could not be cut off by {plan.fence}, so nothing is moved"
         remedy = _CONFIRM.format(node=name)
+    elif plan.phase in (Phase.MOVING, Phase.MOVED):
+        matter = f"nobody knows whether {name} is still cut off by {plan.fence}"
+        remedy = f"keep {name} off, or away from the network, until: opsd fence list"
     else:
         matter = f"{name} could not be given back by {plan.fence}"
         remedy = "turn it on yourself, or mend the fence; then look: opsd fence list"
@@ -99,6 +103,33 @@ def fence_failed(case: Case, plan: Plan, said: str) -> Finding:
         summary=_short(matter),
         remedy=remedy,
         facts={"said": said, "tries": plan.tries, "phase": plan.phase.value},
+    )
+
+
+def fence_lost(case: Case, plan: Plan) -> Finding:
+    """The node could write again for a while, to what runs elsewhere by now."""
+    name = case.node.name
+    return Finding(
+        check=FENCE_LOST,
+        subject=subject_of(name),
+        severity=Severity.CRITICAL,
+        summary=_short(f"{name} was not cut off by {plan.fence} any more; it is again"),
+        remedy=f"check the data of {_named(plan.pods)}: {name} may have written to it; "
+        "and who removed the fence",
+        facts={"phase": plan.phase.value, "boot_id_before": plan.boot_id},
+    )
+
+
+def fence_unusable(fence: str, nodes: Sequence[str], said: str) -> Finding:
+    """A fence that would not work, found before it is needed."""
+    more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+    return Finding(
+        check=FENCE_UNUSABLE,
+        subject=f"fence/{fence}",
+        severity=Severity.WARNING,
+        summary=_short(f"{fence} could not cut off {nodes[0]}{more}"),
+        remedy=said,
+        facts={"nodes": ", ".join(nodes), "said": said},
     )
 
 
@@ -113,12 +144,12 @@ def dry_run(case: Case, step: Step, calls: Sequence[str]) -> Finding:
     )
 
 
-def calls(case: Case, node: KubeNode, program: Program | None, plan: Plan) -> Iterator[str]:
+def calls(case: Case, node: KubeNode, device: Device | None, plan: Plan) -> Iterator[str]:
     """Every call that changes something, until the pods are moved, in its order."""
     yield _patch(node, patches.noted(node, plan))
-    if plan.fence and program:
+    if plan.fence and device:
         for action in ("status", "off", "status"):
-            yield program.shown(action)
+            yield device.shown(action)
     if means_of(case) is Step.TAINT:
         yield _patch(node, patches.tainted(node, plan))
         return
@@ -175,7 +206,7 @@ def _facts(case: Case, plan: Plan, step: Step) -> Iterator[tuple[str, Fact]]:
     yield "boot_id_before", plan.boot_id
     yield "boot_id_now", case.node.boot_id
     if plan.proof is Proof.STORAGE_CUT:
-        yield "not_proven", "what it does beyond that network goes on"
+        yield "not_proven", "what it does beyond what was cut goes on"
 
 
 def _so_far(plan: Plan) -> str:
