@@ -12,7 +12,7 @@ from opsd.clients.kube.objects.base import Metadata
 from opsd.clients.kube.objects.nodes import NodeAddress, NodeStatus
 from opsd.errors import ConfigError
 from opsd.hosts.machine import Machine, Role
-from opsd.hosts.roster import Access, Entry, machines_of
+from opsd.hosts.roster import Access, Entry, machines_of, nodes_of, read, written
 from opsd.secrets import Secret
 
 ACCESS = Access(
@@ -27,6 +27,7 @@ ACCESS = Access(
     nodes=True,
     exclude=(),
     machines=(),
+    remembered=Path("/nowhere"),
 )
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
@@ -44,7 +45,7 @@ def node(name: str, address: str = "10.0.0.1", *labels: str) -> Node:
 
 
 def test_nodes_come_by_name_with_their_first_inner_address() -> None:
-    machines = machines_of(ACCESS, [node("rpi2", "10.0.0.2"), node("rpi1", "10.0.0.1")])
+    machines = machines_of(ACCESS, nodes_of([node("rpi2", "10.0.0.2"), node("rpi1", "10.0.0.1")]))
 
     assert [(one.name, one.address, one.port, one.user) for one in machines] == [
         ("rpi1", "10.0.0.1", 22, "opsd"),
@@ -53,14 +54,16 @@ def test_nodes_come_by_name_with_their_first_inner_address() -> None:
 
 
 def test_a_control_plane_is_known_by_its_label() -> None:
-    first, second = machines_of(ACCESS, [node("a", "10.0.0.1", CONTROL_PLANE), node("b")])
+    first, second = machines_of(
+        ACCESS, nodes_of([node("a", "10.0.0.1", CONTROL_PLANE), node("b")])
+    )
 
     assert first.roles == {Role.NODE, Role.CONTROL_PLANE}
     assert second.roles == {Role.NODE}
 
 
 def test_a_node_without_an_address_is_reached_by_its_name() -> None:
-    (machine,) = machines_of(ACCESS, [Node(metadata=Metadata(name="rpi1"))])
+    (machine,) = machines_of(ACCESS, nodes_of([Node(metadata=Metadata(name="rpi1"))]))
 
     assert machine.address == "rpi1"
 
@@ -68,7 +71,7 @@ def test_a_node_without_an_address_is_reached_by_its_name() -> None:
 def test_excluded_nodes_are_never_logged_in_to() -> None:
     access = replace(ACCESS, exclude=("virtual-*",))
 
-    machines = machines_of(access, [node("virtual-1"), node("virtual"), node("rpi1")])
+    machines = machines_of(access, nodes_of([node("virtual-1"), node("virtual"), node("rpi1")]))
 
     assert [one.name for one in machines] == ["rpi1", "virtual"]
 
@@ -78,7 +81,7 @@ def test_what_is_configured_about_a_node_counts_before_what_the_cluster_says() -
         name="rpi1", address="192.0.2.1", port=2222, user="admin", roles=frozenset({Role.ROUTER})
     )
 
-    (machine,) = machines_of(replace(ACCESS, machines=(entry,)), [node("rpi1")])
+    (machine,) = machines_of(replace(ACCESS, machines=(entry,)), nodes_of([node("rpi1")]))
 
     assert machine == Machine(
         name="rpi1",
@@ -92,7 +95,7 @@ def test_what_is_configured_about_a_node_counts_before_what_the_cluster_says() -
 def test_other_machines_come_after_the_nodes_and_have_their_name_for_an_address() -> None:
     entries = (Entry(name="nas", roles=frozenset({Role.NFS_SERVER})), Entry(name="a.example.org"))
 
-    machines = machines_of(replace(ACCESS, machines=entries), [node("rpi1")])
+    machines = machines_of(replace(ACCESS, machines=entries), nodes_of([node("rpi1")]))
 
     assert [one.name for one in machines] == ["rpi1", "nas", "a.example.org"]
     assert machines[2].address == "a.example.org"
@@ -104,7 +107,9 @@ def test_other_machines_come_after_the_nodes_and_have_their_name_for_an_address(
 def test_all_but_the_router_are_reached_through_it() -> None:
     entries = (Entry(name="router"), Entry(name="nas", jump=""))
 
-    machines = machines_of(replace(ACCESS, jump="router", machines=entries), [node("rpi1")])
+    machines = machines_of(
+        replace(ACCESS, jump="router", machines=entries), nodes_of([node("rpi1")])
+    )
 
     assert {one.name: one.jump for one in machines} == {"rpi1": "router", "router": "", "nas": ""}
 
@@ -121,3 +126,14 @@ def test_only_one_machine_may_be_between() -> None:
 
     with pytest.raises(ConfigError, match="only one may be between"):
         machines_of(replace(ACCESS, machines=entries), ())
+
+
+def test_nodes_that_were_written_down_are_read_again() -> None:
+    nodes = nodes_of([node("rpi1", "10.0.0.1", CONTROL_PLANE), node("rpi2")])
+
+    assert read(written(nodes)) == nodes
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '[["a", "b", ["odd"]]]'])
+def test_a_note_of_nodes_that_makes_no_sense_is_none(text: str) -> None:
+    assert read(text) == ()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 KNOWN_HOSTS = "known_hosts"  # in state_dir, unless another file is named
+REMEMBERED_NODES = "nodes.json"  # in state_dir
 SCRATCH = "scratch"  # in state_dir: one directory per job
 DELIVERY_S = 120.0  # a service that hangs must not keep a finished backup waiting for long
 
@@ -152,6 +153,7 @@ class Wiring:
                 )
                 for one in self.config.document.machines
             ),
+            remembered=self.config.state_dir / REMEMBERED_NODES,
         )
 
     def run(

@@ -21,7 +21,9 @@ class Roster:
     """Who belongs to the fleet."""
 
     machines: tuple[Machine, ...]
-    unknown: str = ""  #: why there may be more: the cluster could not be asked for its nodes
+    #: Why there may be others: the cluster could not be asked, so its nodes are those that it
+    #: had when it last answered.
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

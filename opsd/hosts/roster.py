@@ -6,7 +6,8 @@ A configured machine that has the name of a node says how this node is reached. 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,10 +53,35 @@ class Access:
     nodes: bool  #: also to the nodes of the cluster
     exclude: tuple[str, ...]  #: patterns of names of nodes
     machines: tuple[Entry, ...]
+    remembered: Path  #: file with the nodes that the cluster had when it last answered
 
 
-def machines_of(access: Access, nodes: Iterable[Node]) -> tuple[Machine, ...]:
-    """Nodes by name, then what is configured besides, in its order.
+def nodes_of(nodes: Iterable[Node]) -> tuple[Machine, ...]:
+    """The machines that nodes are, as the cluster says, by name."""
+    return tuple(
+        Machine(name=node.name, address=_address(node), roles=_roles(node))
+        for node in sorted(nodes, key=lambda one: one.name)
+    )
+
+
+def written(nodes: Iterable[Machine]) -> str:
+    """Nodes as text, for `read`."""
+    return json.dumps([[one.name, one.address, sorted(one.roles)] for one in nodes])
+
+
+def read(text: str) -> tuple[Machine, ...]:
+    """Nodes from text; none when it makes no sense."""
+    try:
+        return tuple(
+            Machine(name=name, address=address, roles=frozenset(map(Role, roles)))
+            for name, address, roles in json.loads(text)
+        )
+    except (ValueError, TypeError):
+        return ()
+
+
+def machines_of(access: Access, nodes: Iterable[Machine]) -> tuple[Machine, ...]:
+    """Nodes that are not excluded, then what is configured besides, both in their order.
 
     Raises:
         ConfigError: a machine is to be reached through one that there is not, or through itself.
@@ -63,18 +89,13 @@ def machines_of(access: Access, nodes: Iterable[Node]) -> tuple[Machine, ...]:
     entries = {entry.name: entry for entry in access.machines}
     found = {
         machine.name: _merged(machine, entries.get(machine.name), access)
-        for machine in _nodes(access, nodes)
+        for machine in nodes
+        if not any(fnmatch.fnmatchcase(machine.name, pattern) for pattern in access.exclude)
     }
     for name, entry in entries.items():
         if name not in found:
             found[name] = _merged(Machine(name=name, address=name), entry, access)
     return tuple(_without_detour(machine, found) for machine in found.values())
-
-
-def _nodes(access: Access, nodes: Iterable[Node]) -> Iterator[Machine]:
-    for node in sorted(nodes, key=lambda one: one.name):
-        if not any(fnmatch.fnmatchcase(node.name, pattern) for pattern in access.exclude):
-            yield Machine(name=node.name, address=_address(node), roles=_roles(node))
 
 
 def _address(node: Node) -> str:

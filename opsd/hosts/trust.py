@@ -7,9 +7,6 @@ which the cluster does not answer, since just then the machines must be asked.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +16,7 @@ import structlog
 from opsd.clients.ssh.known import HostKey, KnownHosts, replaced
 from opsd.clock import Deadline
 from opsd.errors import ConfigError, DeadlineExceeded, OpsdError
+from opsd.hosts import kept
 from opsd.hosts.roster import Access
 
 if TYPE_CHECKING:
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+WHAT = "ssh.known_hosts"
 COPY_SUFFIX = ".cluster"  # behind the name of the file: what the ConfigMap last said
 _COPY_HEAD = "# A copy of what the cluster said; opsd writes it anew.\n"
 
@@ -51,7 +50,7 @@ class Trust:
             ConfigError: the file cannot be read, or the ConfigMap was never read.
             DeadlineExceeded: no time is left.
         """
-        own = KnownHosts.parse(_read(self._path))
+        own = KnownHosts.parse(kept.read(self._path, what=WHAT))
         return own + KnownHosts.parse(self._held(deadline)) if self._configmap else own
 
     def believe(self, name: str, keys: Iterable[HostKey]) -> None:
@@ -60,7 +59,8 @@ class Trust:
         Raises:
             ConfigError: the file cannot be written.
         """
-        _write(self._path, replaced(_read(self._path), name, keys))
+        text = kept.read(self._path, what=WHAT)
+        kept.write(self._path, replaced(text, name, keys), what=WHAT)
 
     def _held(self, deadline: Deadline) -> str:
         """What the ConfigMap says, or said when it was last read."""
@@ -70,13 +70,13 @@ class Trust:
         except DeadlineExceeded:
             raise
         except OpsdError as exc:
-            kept = _read(copy)
-            if not kept:
+            remembered = kept.read(copy, what=WHAT)
+            if not remembered:
                 raise ConfigError(f"ssh.known_hosts_configmap: {exc}") from exc
             log.warning("known_hosts.remembered", configmap=self._configmap, error=str(exc))
-            return kept
-        if text != _read(copy):
-            _write(copy, text)
+            return remembered
+        if text != kept.read(copy, what=WHAT):
+            kept.write(copy, text, what=WHAT)
         return text
 
     def _asked(self, deadline: Deadline) -> str:
@@ -85,40 +85,3 @@ class Trust:
         namespace, _, name = self._configmap.partition("/")
         found = self._open_kube(deadline).get(ConfigMap, name, namespace=namespace)
         return _COPY_HEAD + "".join(f"{value.rstrip()}\n" for value in found.data.values())
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="surrogateescape")
-    except FileNotFoundError:
-        return ""
-    except OSError as exc:
-        raise ConfigError(f"ssh.known_hosts: read {path}: {exc.strerror}") from exc
-
-
-def _write(path: Path, text: str) -> None:
-    """All of it or nothing, also when the power fails."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as exc:
-        raise ConfigError(f"ssh.known_hosts: write {path}: {exc.strerror}") from exc
-    try:
-        with os.fdopen(descriptor, "w", errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-        _sync(path.parent)
-    except OSError as exc:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise ConfigError(f"ssh.known_hosts: write {path}: {exc.strerror}") from exc
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

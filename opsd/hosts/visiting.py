@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from opsd.clock import Deadline
-from opsd.errors import ConfigError, OpsdError, PermanentError
+from opsd.errors import ConfigError, DeadlineExceeded, OpsdError, PermanentError
+from opsd.hosts import kept
 from opsd.hosts.crowd import Crowd
 from opsd.hosts.fleet import Roster, Visit, Way
 from opsd.hosts.machine import Machine
-from opsd.hosts.roster import Access, machines_of
+from opsd.hosts.roster import Access, machines_of, nodes_of, read, written
 from opsd.hosts.script import BEGIN, END, Script
 from opsd.hosts.trust import Trust
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+REMEMBERED = "nodes of the cluster"  # what the file of them is called in errors
 _SILENCE_S = 10.0  # beyond the longest question, before a machine counts as hanging
 _ENDING_S = 5.0  # beyond what all questions may take
 
@@ -158,10 +160,15 @@ class SshFleet:
             return Roster(machines=machines_of(access, ()))
         from opsd.clients.kube.objects import Node  # noqa: PLC0415 - not for machines alone
 
+        text = kept.read(access.remembered, what=REMEMBERED)
         try:
-            nodes = tuple(self._open_kube(self._deadline).list(Node))
+            nodes = nodes_of(self._open_kube(self._deadline).list(Node))
+        except DeadlineExceeded:
+            raise
         except OpsdError as exc:
-            return Roster(machines=machines_of(access, ()), unknown=str(exc))
+            return Roster(machines=machines_of(access, read(text)), unknown=str(exc))
+        if written(nodes) != text:
+            kept.write(access.remembered, written(nodes), what=REMEMBERED)
         return Roster(machines=machines_of(access, nodes))
 
 

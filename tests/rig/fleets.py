@@ -112,6 +112,7 @@ def _access(*, user: str, key: Path, known_hosts: Path, machines: Iterable[Entry
         nodes=False,
         exclude=(),
         machines=tuple(machines),
+        remembered=known_hosts.with_name("nodes.json"),
     )
 
 
