@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from jobs import etcd_backup, nfs_backup, node_remedy, postgres_backup, pv_guard, stuck_pods
+from jobs import (
+    etcd_backup,
+    nfs_backup,
+    node_health,
+    node_patches,
+    node_remedy,
+    postgres_backup,
+    pv_guard,
+    stuck_pods,
+)
 from opsd.job import AnyJob
 
 JOBS: tuple[AnyJob, ...] = (
@@ -12,4 +21,6 @@ JOBS: tuple[AnyJob, ...] = (
     pv_guard.JOB,
     stuck_pods.JOB,
     node_remedy.JOB,
+    node_health.JOB,
+    node_patches.JOB,
 )

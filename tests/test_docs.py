@@ -20,13 +20,17 @@ CHECKS = (
     "cluster",
     "dry_run",
     "etcd",
+    "health",
     "job",
+    "machine",
     "nfs",
     "node",
+    "patches",
     "pod",
     "postgres",
     "remedy",
     "repository",
+    "upgrade",
     "volumes",
 )
 NOT_CHECKS = {"repository.conditions_unknown"}  # a log event

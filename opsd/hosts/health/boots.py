@@ -10,7 +10,7 @@ from opsd.hosts.health.look import Answer, Boot, Look, Part, Unreadable
 from opsd.hosts.script import Probe, Section
 from opsd.model import Finding, Severity
 
-PROBE = "health.boot"
+PROBE = "health-boot"
 RESTARTS = 3  # within a day
 _DAY_S = DAY.total_seconds()
 

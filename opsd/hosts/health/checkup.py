@@ -42,7 +42,6 @@ from opsd.hosts.health.record import Record, Slow
 from opsd.hosts.machine import Machine, Role
 from opsd.hosts.script import Script
 from opsd.model import Fact, Finding, Seen, Severity, Unseen
-from opsd.secrets import describe
 from opsd.text import printable, shortened
 
 PARTS: tuple[Part, ...] = (
@@ -213,7 +212,7 @@ def _not_read(visit: Visit, unknown: Sequence[Unknown]) -> Finding:
     fixes = dict.fromkeys(one.fix for one in unknown if one.fix)
     reasons = {one.what.replace(" ", "_"): printable(one.why) for one in unknown}
     if visit.problem is not None:
-        reasons["visit"] = printable(describe(visit.problem))
+        reasons["visit"] = printable(str(visit.problem))
     return Finding(
         check="health.unknown",
         subject=f"{machine.subject}/health",
@@ -229,14 +228,16 @@ def _not_read(visit: Visit, unknown: Sequence[Unknown]) -> Finding:
 def _unreachable(visit: Visit) -> Finding:
     """A machine that nothing was read from."""
     machine, problem = visit.machine, visit.problem
-    text = printable(describe(problem)) if problem else "it said nothing"
+    text = printable(str(problem or "it said nothing"))
+    # "log in to rpi3 (opsd@10.0.0.3): no answer": who and where is told anyway.
+    reason = text.partition("): ")[2] or text
     is_away = problem is None or isinstance(problem, TransientError)
     is_vital = bool(machine.roles & {Role.NFS_SERVER, Role.CONTROL_PLANE})
     return Finding(
         check="machine.unreachable",
         subject=machine.subject,
         severity=Severity.CRITICAL if is_away and is_vital else Severity.WARNING,
-        summary=shortened(f"{machine.name} cannot be asked: {text}", 120),
+        summary=shortened(f"{machine.name} cannot be asked: {reason}", 120),
         remedy=f"opsd nodes check {machine.name}",
         facts={
             "address": machine.address,

@@ -17,7 +17,7 @@ from opsd.hosts.health.look import STEADY, Answer, Look, Part, Unknown
 from opsd.hosts.script import Probe
 from opsd.model import Fact, Finding, Severity
 
-PROBE = "health.clock"
+PROBE = "health-clock"
 OFF_S = 2.0  # from opsd's clock
 FAR_OFF_S = 5.0
 CHRONY_OFF_S = 0.5  # from the time servers, as chrony measures it

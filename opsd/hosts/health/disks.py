@@ -19,9 +19,11 @@ from opsd.hosts.script import Probe, Section
 from opsd.model import Fact, Finding, Severity
 from opsd.text import printable, shortened
 
-PROBE = "health.disk"
+PROBE = "health-disk"
 WITHIN_S = 45.0
 INSTALL = "apt-get install smartmontools"
+#: What is run as root; for each disk, and once more with `-d sat` behind some USB bridges.
+ROOT = "smartctl -n standby -j -i -H -A -l error -l selftest /dev/sda"
 
 # Each disk is a line `< NAME`, what smartctl prints, and a line `> STATUS`. Disks of 0 bytes are
 # card readers without a card. A USB bridge that smartctl does not know is asked as SATA.

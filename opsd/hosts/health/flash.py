@@ -15,7 +15,7 @@ from opsd.hosts.script import Probe
 from opsd.model import Fact, Finding, Severity
 from opsd.text import printable
 
-PROBE = "health.flash"
+PROBE = "health-flash"
 WORN = 0x09  # 80 to 90 % of its life; 0x0B: all of it
 USED_UP = 0x0B
 RESERVE_LOW, RESERVE_GONE = 2, 3  # 80 %, 90 % of the spare blocks

@@ -20,9 +20,10 @@ from opsd.hosts.script import Probe
 from opsd.model import Fact, Finding, Severity
 from opsd.text import printable, shortened
 
-PROBE = "health.kernel"
+PROBE = "health-kernel"
 _WHAT = "kernel log"
 _FIX = "sudoers: dmesg without a password, or: usermod -aG adm USER (docs/nodes.md)"
+ROOT = "dmesg"  #: what is run as root
 _LINES = 400  # brought home at most
 _HOUR_S = 3600
 _EXAMPLE = 200  # characters

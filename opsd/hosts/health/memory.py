@@ -11,7 +11,7 @@ from opsd.hosts.health.look import STEADY, Answer, Look, Part, Unreadable
 from opsd.hosts.script import Probe
 from opsd.model import Fact, Finding, Severity
 
-PROBE = "health.memory"
+PROBE = "health-memory"
 LITTLE_PERCENT = 5.0
 BACK_PERCENT = 8.0  # available again
 _LINE = re.compile(r"^(\w+):\s+(\d+) kB", re.MULTILINE)

@@ -15,7 +15,7 @@ from opsd.hosts.health.look import number
 from opsd.hosts.script import Probe
 from opsd.text import printable
 
-PROBE = "health.filesystem"
+PROBE = "health-filesystem"
 BOUND = ("/var/lib/etcd", "/var/lib/containerd", "/var/lib/kubelet")  # where it matters
 
 # A line of mountinfo, ` = `, and what statfs says of it. The kernel writes a path as one word.

@@ -15,7 +15,7 @@ from opsd.hosts.script import Probe
 from opsd.model import Fact, Finding, Severity
 from opsd.text import printable
 
-PROBE = "health.network"
+PROBE = "health-network"
 GIGABIT = 1000
 DROPS = 6  # changes of the carrier in a day: it went away three times
 ERRORS = 100  # in a day, and ...

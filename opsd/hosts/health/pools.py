@@ -18,7 +18,7 @@ from opsd.hosts.script import Probe
 from opsd.model import Fact, Finding, Severity
 from opsd.text import printable, shortened
 
-STATES, STATUS = "health.pool", "health.zpool"
+STATES, STATUS = "health-pool", "health-zpool"
 SCRUB_EVERY = timedelta(days=40)  # Debian and Ubuntu scrub once a month
 _SCRUBBED = re.compile(r"^scrub repaired .* with \d+ errors on (.+)$")
 

@@ -17,7 +17,7 @@ from opsd.hosts.health.look import STEADY, Answer, Look, Part, Unknown
 from opsd.hosts.script import Probe
 from opsd.model import Finding, Severity
 
-PROBE = "health.power"
+PROBE = "health-power"
 # Bits of get_throttled: now, and since the last start.
 UNDER_VOLTAGE, UNDER_VOLTAGE_ONCE = 1 << 0, 1 << 16
 SLOWED, SLOWED_ONCE = 0b1110, 0b1110 << 16  # capped, throttled, soft temperature limit

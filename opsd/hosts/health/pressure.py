@@ -16,7 +16,7 @@ from opsd.hosts.health.look import STEADY, Answer, Look, Part
 from opsd.hosts.script import Probe
 from opsd.model import Fact, Finding, Severity
 
-PROBE = "health.pressure"
+PROBE = "health-pressure"
 IO_PERCENT = 40.0  # of five minutes, nobody could go on
 MEMORY_PERCENT = 10.0
 BACK = 0.75  # of the limit it must fall to

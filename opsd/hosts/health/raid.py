@@ -13,7 +13,7 @@ from opsd.hosts.health.look import Answer, Look, Part
 from opsd.hosts.script import Probe
 from opsd.model import Fact, Finding, Severity
 
-PROBE = "health.raid"
+PROBE = "health-raid"
 _COMMAND = '[ -r /proc/uptime ] || exit 9; [ ! -e /proc/mdstat ] || cat /proc/mdstat; exit "$?"'
 _ARRAY = re.compile(r"^(md\S*) : (active|inactive|broken)\b(.*)$")
 _MEMBER = re.compile(r"(\S+?)\[\d+\]((?:\([A-Z]\))*)")

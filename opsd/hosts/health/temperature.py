@@ -17,7 +17,7 @@ from opsd.hosts.script import Probe
 from opsd.model import Finding, Severity
 from opsd.text import printable
 
-PROBE = "health.temperature"
+PROBE = "health-temperature"
 BACK_C = 5.0  # below its limit a reading must fall
 SANE_C = (1.0, 150.0)
 BEFORE_CRITICAL_C = 10.0  # where a sensor warns that names only where it is critical

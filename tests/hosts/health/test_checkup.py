@@ -64,7 +64,7 @@ def unseen(checkup: Checkup) -> set[str]:
 
 def test_every_part_answers_on_a_real_machine() -> None:
     assert {probe.name for part in PARTS for probe in part.probes} == set(here())
-    assert [name for name, one in here().items() if not one.is_ok and name != "health.zpool"] == []
+    assert [name for name, one in here().items() if not one.is_ok and name != "health-zpool"] == []
 
 
 def test_a_machine_that_was_read_has_one_line_for_the_table() -> None:
@@ -76,7 +76,7 @@ def test_a_machine_that_was_read_has_one_line_for_the_table() -> None:
 
 
 def test_what_was_cut_off_is_unknown_and_stays_open() -> None:
-    cut = {name: one for name, one in here().items() if name != "health.raid"}
+    cut = {name: one for name, one in here().items() if name != "health-raid"}
 
     checkup = checked(cut, problem=TransientError("ask rpi3: cut off"))
 
@@ -90,9 +90,9 @@ def test_no_part_is_healthy_when_its_question_was_killed(name: str) -> None:
     part = next(part for part in PARTS if name in {probe.name for probe in part.probes})
     killed = Section(name=name, stdout="", stderr="", status=137)
     zfs = Section(
-        name="health.pool", stdout="/proc/spl/kstat/zfs/tank/state:ONLINE\n", stderr="", status=0
+        name="health-pool", stdout="/proc/spl/kstat/zfs/tank/state:ONLINE\n", stderr="", status=0
     )
-    needed = {"health.pool": zfs} if name == "health.zpool" else {}
+    needed = {"health-pool": zfs} if name == "health-zpool" else {}
 
     checkup = checked({**here(), **needed, name: killed})
 
@@ -105,9 +105,9 @@ def test_no_part_is_healthy_when_its_question_was_killed(name: str) -> None:
 
 def test_one_finding_names_all_that_is_unknown_with_what_helps() -> None:
     missing = Section(name=disks.PROBE, stdout="< sda\n> missing\n", stderr="", status=0)
-    silent = Section(name="health.kernel", stdout="first \n", stderr="", status=0)
+    silent = Section(name="health-kernel", stdout="first \n", stderr="", status=0)
 
-    unknown = findings(checked({**here(), disks.PROBE: missing, "health.kernel": silent}))[
+    unknown = findings(checked({**here(), disks.PROBE: missing, "health-kernel": silent}))[
         "health.unknown"
     ]
 

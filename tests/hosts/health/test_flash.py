@@ -86,7 +86,7 @@ def test_a_machine_without_flash_has_nothing_to_say(tree: Tree) -> None:
 
 
 def test_without_sys_nothing_is_concluded() -> None:
-    failed = Section(name="health.flash", stdout="", stderr="", status=9)
+    failed = Section(name="health-flash", stdout="", stderr="", status=9)
 
     with pytest.raises(Unreadable):
-        judged(PART, {"health.flash": failed})
+        judged(PART, {"health-flash": failed})
