@@ -27,7 +27,7 @@ KUBECONFIGS = (
 KUBELET_CLIENT = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 
 FOLDER_PROBE = Probe(
-    name="certificates.folder",
+    name="certificates-folder",
     command=f"""cd {FOLDER} || exit 1
 for ca in ca etcd/ca front-proxy-ca; do
     if [ -e $ca.crt ] && [ ! -e $ca.key ]; then echo "@unsigned {FOLDER}/$ca.crt"; fi
@@ -35,11 +35,11 @@ done
 find {FOLDER} -name '*.crt' -exec grep -H . /dev/null {{}} +""",
 )
 KUBECONFIGS_PROBE = Probe(
-    name="certificates.kubeconfigs",
+    name="certificates-kubeconfigs",
     command=f"$root grep -s client-certificate {' '.join(KUBECONFIGS)}",
 )
 KUBELET_PROBE = Probe(
-    name="certificates.kubelet",
+    name="certificates-kubelet",
     command=f"$root sed -n '/BEGIN.CERT/,/END.CERT/p' {KUBELET_CLIENT}",
 )
 

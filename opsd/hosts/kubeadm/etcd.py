@@ -33,9 +33,9 @@ _WANTED = (
     "|etcd_network_active_peers|etcd_network_known_peers"
     "|etcd_disk_wal_fsync_duration_seconds_bucket"
 )
-HEALTH_PROBE = Probe(name="etcd.health", command=f"path=/health; {_GET}")
+HEALTH_PROBE = Probe(name="etcd-health", command=f"path=/health; {_GET}")
 METRICS_PROBE = Probe(
-    name="etcd.metrics", command=f"path=/metrics; {{ {_GET}\n}} | grep -E '^({_WANTED})'"
+    name="etcd-metrics", command=f"path=/metrics; {{ {_GET}\n}} | grep -E '^({_WANTED})'"
 )
 
 _SAMPLE = re.compile(r"(\w+)(?:\{([^}]*)\})?\s+([-+.\deEinfNa]+)")

@@ -27,17 +27,17 @@ DEFAULT_FILE = "/etc/default/kubelet"
 RUNNING = "the running kubelet"
 
 FILES_PROBE = Probe(
-    name="kubelet.files", command=f"$root grep -s . {CONFIG_FILE} {FLAGS_FILE} {INSTANCE_FILE}"
+    name="kubelet-files", command=f"$root grep -s . {CONFIG_FILE} {FLAGS_FILE} {INSTANCE_FILE}"
 )
 UNIT_PROBE = Probe(
-    name="kubelet.unit",
+    name="kubelet-unit",
     command=f"grep -s . {DEFAULT_FILE} /etc/sysconfig/kubelet"
     " /etc/systemd/system/kubelet.service /etc/systemd/system/kubelet.service.d/*.conf"
     " /usr/lib/systemd/system/kubelet.service /usr/lib/systemd/system/kubelet.service.d/*.conf"
     " || :",
 )
 RUNNING_PROBE = Probe(
-    name="kubelet.running",
+    name="kubelet-running",
     command="for pid in $(pidof kubelet); do tr '\\0' '\\n' </proc/$pid/cmdline; break; done",
 )
 
@@ -118,5 +118,5 @@ def _words_of_line(line: str) -> list[str]:
         while match := _NAME.match(value):  # Environment="KUBELET_EXTRA_ARGS=--a --b"
             value = value[match.end() :]
         words.extend(value.split())
-    first = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    first = next((at for at, word in enumerate(words) if word.startswith("--")), len(words))
     return words[first:]

@@ -15,7 +15,7 @@ from opsd.hosts.kubeadm.listing import by_file
 from opsd.hosts.script import Probe
 
 FOLDER = "/etc/kubernetes/manifests"
-PROBE = Probe(name="static.manifests", command=f"$root grep -r . {FOLDER}")
+PROBE = Probe(name="static-manifests", command=f"$root grep -r . {FOLDER}")
 
 _REFERENCES = ("secret", "configMap", "persistentVolumeClaim")
 _ENVIRONMENT = ("secretKeyRef", "configMapKeyRef", "secretRef", "configMapRef")

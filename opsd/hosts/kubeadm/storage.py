@@ -15,13 +15,17 @@ CONTAINERD = "/var/lib/containerd"
 BOOT = "/boot/firmware"
 
 SPACE_PROBE = Probe(
-    name="disk.space",
+    name="disk-space",
     command=f"for path in / {ETCD} /etc/kubernetes {CONTAINERD} /var/lib/kubelet {BOOT}; do"
     ' if [ -d "$path" ]; then printf "%s " "$path"; df -Pk "$path" | tail -n 1; fi; done',
 )
-FOLDERS_PROBE = Probe(name="disk.folders", command=f"$root du -sxk {ETCD} {COPIES}")
+FOLDERS_PROBE = Probe(name="disk-folders", command=f"$root du -sxk {ETCD} {COPIES}")
 SWAP_PROBE = Probe(name="swap", command="cat /proc/swaps")
-CGROUP_PROBE = Probe(name="cgroup", command="stat -fc %T /sys/fs/cgroup")
+CGROUP_PROBE = Probe(
+    name="cgroup",
+    command="if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo cgroup2fs;"
+    " else stat -fc %T /sys/fs/cgroup; fi",
+)
 
 _KIB = 1024
 _SWAP_COLUMNS = 5
@@ -45,11 +49,6 @@ class Swap:
 
     device: str
     size_bytes: int
-
-    @property
-    def is_memory(self) -> bool:
-        """Whether it is compressed memory, not a disk."""
-        return self.device.startswith("/dev/zram")
 
 
 def read_space(text: str) -> dict[str, Space]:

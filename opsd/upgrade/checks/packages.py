@@ -21,7 +21,7 @@ _STUCK_S = 600  # no update takes that long
 _PATCHES_BEHIND = 2
 
 POLICY = Probe(
-    name="upgrade.policy",
+    name="upgrade-policy",
     command="command -v apt-cache >/dev/null || exit 0; apt-cache policy kubeadm",
     within_s=20.0,
 )
