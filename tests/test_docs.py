@@ -26,6 +26,7 @@ CHECKS = (
     "nfs",
     "node",
     "patches",
+    "patches",
     "pod",
     "postgres",
     "remedy",

@@ -314,7 +314,7 @@ def test_a_log_that_may_not_be_read_is_for_information_and_hides_nothing_else() 
     found = findings(observed)
     assert set(found) == {"patches.automatic_reboot", "patches.unknown"}
     assert found["patches.unknown"].severity is Severity.INFO
-    assert "/usr/bin/tail" in found["patches.unknown"].remedy
+    assert "let opsd run tail -n 100" in found["patches.unknown"].remedy
     assert unseen(observed) == ["machine/rpi3/unattended-log"]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from opsd.hosts.machine import Machine, Role
+from opsd.hosts.packages import reboot, rpm, unattended
 from opsd.hosts.script import Probe, Section
 
 NAME = "rights"
@@ -28,7 +29,15 @@ class Right:
         return not self.roles or bool(self.roles & machine.roles)
 
 
-RIGHTS: tuple[Right, ...] = ()
+RIGHTS: tuple[Right, ...] = (
+    Right(
+        command=reboot.ROOT,
+        purpose="which services still run code that an update replaced; it restarts nothing",
+    ),
+    Right(command=unattended.ROOT, purpose="whether the last unattended upgrade failed"),
+    Right(command=rpm.DNF_CHECK, purpose="which updates wait (Fedora, RHEL and its rebuilds)"),
+    Right(command=rpm.DNF_LIST, purpose="which of these are security fixes (likewise)"),
+)
 
 
 def needed(machine: Machine) -> tuple[Right, ...]:

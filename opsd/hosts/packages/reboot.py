@@ -18,7 +18,7 @@ from datetime import datetime
 from opsd.hosts.packages.answers import moment, pairs
 from opsd.hosts.script import Probe
 
-ROOT = "/usr/sbin/needrestart -b -r l"
+ROOT = "needrestart -b -r l"
 
 KERNEL = Probe(
     name="kernel",

@@ -20,7 +20,8 @@ from opsd.hosts.packages.answers import Unreadable, moment
 from opsd.hosts.packages.pending import KUBERNETES, Pending, Update
 from opsd.hosts.script import Probe
 
-DNF_ROOT = "/usr/bin/dnf -q -C check-update, /usr/bin/dnf -q -C updateinfo list --updates"
+DNF_CHECK = "dnf -q -C check-update"
+DNF_LIST = "dnf -q -C updateinfo list --updates"
 
 _KUBERNETES = rf"""rpm -q --qf '@installed %{{NAME}} %{{VERSION}}-%{{RELEASE}}\n' \
   {" ".join(sorted(KUBERNETES))} 2>/dev/null | grep '^@installed '"""
@@ -28,9 +29,9 @@ _KUBERNETES = rf"""rpm -q --qf '@installed %{{NAME}} %{{VERSION}}-%{{RELEASE}}\n
 DNF = Probe(
     name="dnf",
     command=rf"""command -v dnf >/dev/null 2>&1 || exit 0
-$root dnf -q -C check-update; status=$?; echo "@checked $status"
+$root {DNF_CHECK}; status=$?; echo "@checked $status"
 case $status in 0|100) ;; *) exit "$status";; esac
-$root dnf -q -C updateinfo list --updates; echo "@listed $?"
+$root {DNF_LIST}; echo "@listed $?"
 stat -c '@stamp %Y' /var/cache/dnf/*/repodata/repomd.xml /var/cache/libdnf5/*/repodata/repomd.xml \
   2>/dev/null
 {_KUBERNETES}

@@ -17,7 +17,7 @@ from opsd.hosts.packages.answers import moment
 from opsd.hosts.script import Probe
 
 LOG = "/var/log/unattended-upgrades/unattended-upgrades.log"
-ROOT = f"/usr/bin/tail -n 100 {LOG}"
+ROOT = f"tail -n 100 {LOG}"
 
 SETTINGS = Probe(
     name="unattended",

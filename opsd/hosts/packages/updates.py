@@ -79,7 +79,7 @@ def _of_apt(look: Look, report: Report, about: system.System) -> Pending:
 
 def _of_another(look: Look, report: Report, about: system.System) -> Pending:
     probe, read = _OTHERS[about.manager]
-    answer = look.text(probe.name, root=rpm.DNF_ROOT if about.manager == "dnf" else "")
+    answer = look.text(probe.name, root=rpm.DNF_CHECK if about.manager == "dnf" else "")
     pending = read(answer)
     known = Lists(archives=(), fetched_at=rpm.filled_at(answer), read_at=about.now)
     _believe(look, report, known, manager=about.manager)
