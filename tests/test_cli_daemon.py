@@ -11,10 +11,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
 
 from opsd.clock import SystemClock
 from opsd.state import DAEMON
 from opsd.state.sqlite import SqliteState
+from tests.rig.server import HOST, free_port
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("apprise", "boto3", "jobs", "psycopg", "pydantic")
@@ -64,6 +69,31 @@ def test_it_starts_and_ends_when_told_to(tmp_path: Path) -> None:
     assert started["jobs"] == []
     assert json.loads(rest.splitlines()[-1])["event"] == "daemon.stopped"
     assert process.returncode == 0
+
+
+def test_it_shows_itself_for_as_long_as_it_lives(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "config.toml").write_text(
+        f'[opsd]\nstate_dir = "{tmp_path}/state"\n[http]\nlisten = "{HOST}:{port}"\n'
+    )
+
+    with daemon(tmp_path) as process:
+        await_start(process)
+        shown = {path: asked(port, path) for path in ("livez", "readyz", "metrics")}
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=TIMEOUT_S)
+
+    assert (shown["livez"], shown["readyz"]) == ("ok\n", "ok\n")
+    assert "\nopsd_state_readable 1.0\n" in shown["metrics"]
+    assert process.returncode == 0
+    with pytest.raises(URLError):
+        asked(port, "livez")
+
+
+def asked(port: int, path: str) -> str:
+    with urlopen(f"http://{HOST}:{port}/{path}", timeout=20) as response:
+        text: str = response.read().decode()
+        return text
 
 
 def test_it_holds_nothing_heavy_in_memory(tmp_path: Path) -> None:

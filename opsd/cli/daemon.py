@@ -10,12 +10,13 @@ Limits: the configuration is read once; restart the daemon after a change.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
 import zoneinfo
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from opsd.executors.pinging import Pings
     from opsd.state import State
 
+_SLOTS_LOOKED_AT = 20  # a week of every working day is among them
 PLAN_S = 60.0  # for reading the configuration, on a busy Raspberry Pi
 
 
@@ -50,7 +52,7 @@ def run(*, once: bool) -> int:
     """
     from opsd.daemon.signals import stop_signals  # noqa: PLC0415 - loads structlog
 
-    with stop_signals() as told_to_stop, _assembled() as daemon:
+    with stop_signals() as told_to_stop, _assembled(shows_itself=not once) as daemon:
         if not once:
             daemon.run(told_to_stop)
             return Exit.COMPLETED
@@ -69,8 +71,8 @@ def run(*, once: bool) -> int:
 
 
 @contextlib.contextmanager
-def _assembled() -> Iterator[Daemon]:
-    """The daemon with all its parts."""
+def _assembled(*, shows_itself: bool) -> Iterator[Daemon]:
+    """The daemon with all its parts; whether it also answers HTTP, where that is configured."""
     import msgspec  # noqa: PLC0415 - not for --help
 
     from opsd import logs  # noqa: PLC0415 - loads structlog
@@ -92,7 +94,7 @@ def _assembled() -> Iterator[Daemon]:
     with contextlib.closing(state):
         crons: dict[str, Cron] = {one.job: one.cron for one in jobs}
         reports = Reports(state, policy=policy, jobs=crons) if somebody else None
-        yield Daemon(
+        daemon = Daemon(
             jobs,
             state=state,
             launcher=Children(config=path, clock=clock),
@@ -103,6 +105,37 @@ def _assembled() -> Iterator[Daemon]:
             pulse=_heartbeat(plan["heartbeat"], state, clock),
             pings=_pings(plan["jobs"]),
         )
+        with _shown(plan["http"] if shows_itself else None, daemon, state, crons):
+            yield daemon
+
+
+def _shown(
+    http: Mapping[str, Any] | None, daemon: Daemon, state: State, crons: Mapping[str, Cron]
+) -> contextlib.AbstractContextManager[object]:
+    """What answers HTTP meanwhile; loads nothing when nobody asks for it."""
+    if http is None:
+        return contextlib.nullcontext()
+    from opsd.http.app import App  # noqa: PLC0415 - likewise
+    from opsd.http.health import live, ready  # noqa: PLC0415 - not for every daemon
+    from opsd.http.metrics import Metrics  # noqa: PLC0415 - loads prometheus_client
+    from opsd.http.server import Server  # noqa: PLC0415 - loads waitress
+
+    now = SystemClock().now()
+    metrics = Metrics(state, {job: _longest_gap_s(cron, now) for job, cron in crons.items()})
+    app = App(
+        {
+            "/livez": lambda: live(daemon),
+            "/readyz": lambda: ready(state),
+            "/metrics": metrics.answer,
+        }
+    )
+    return Server(app, address=http["address"], port=http["port"])
+
+
+def _longest_gap_s(cron: Cron, now: datetime) -> float:
+    """Seconds between two slots at most, as far as the next ones tell."""
+    slots = itertools.islice(cron.slots_after(now), _SLOTS_LOOKED_AT)
+    return max((later - slot).total_seconds() for slot, later in itertools.pairwise(slots))
 
 
 def _plan(config: Path, clock: SystemClock) -> dict[str, Any]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from opsd.cli.wiring import Wiring
     from opsd.configfile import JobEntry
-    from opsd.configfile.tables import HeartbeatTable
+    from opsd.configfile.tables import HeartbeatTable, HttpTable
     from opsd.cron import Cron
     from opsd.incidents import Pause
     from opsd.job import AnyJob
@@ -99,6 +99,7 @@ def _as_json(
         "alert_targets": [target.name for target in config.targets],
         "policy": msgspec.to_builtins(wiring.policy),
         "heartbeat": _heartbeat_json(config.document.heartbeat),
+        "http": _http_json(config.document.http),
         "state": {"readable": not past.error, "error": past.error},
         "jobs": [
             _plan_json(job, wiring, now) | _past_json(job.name, past, wiring, now)
@@ -112,6 +113,15 @@ def _heartbeat_json(table: HeartbeatTable | None) -> dict[str, Any] | None:
         return None
     url = str(table.url)  # the reference, never the secret
     return {"url": url, "kind": table.kind, "every_s": table.every.total_seconds()}
+
+
+def _http_json(table: HttpTable) -> dict[str, Any] | None:
+    from opsd.configfile.tables import listen_address  # noqa: PLC0415 - loads pydantic
+
+    if not table.listen:
+        return None
+    address, port = listen_address(table.listen)
+    return {"address": address, "port": port}
 
 
 def _plan_json(job: AnyJob, wiring: Wiring, now: datetime) -> dict[str, Any]:

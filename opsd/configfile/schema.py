@@ -16,6 +16,7 @@ from opsd.config import DirectoryTable, Duration, S3Table, Table, unique_names
 from opsd.configfile.tables import (
     AlertsTable,
     HeartbeatTable,
+    HttpTable,
     JobTable,
     KubernetesTable,
     MachineTable,
@@ -50,6 +51,7 @@ class Document(Table):
     heartbeat: HeartbeatTable | None = Field(
         default=None, description="who is told that opsd is alive"
     )
+    http: HttpTable = Field(default=HttpTable(), description="what opsd shows over HTTP")
     maintenance: Annotated[tuple[MaintenanceTable, ...], AfterValidator(unique_names)] = Field(
         default=(), description="times in which work is expected to disturb"
     )

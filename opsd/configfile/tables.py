@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import zoneinfo
 from datetime import UTC, timedelta
@@ -23,6 +24,9 @@ from opsd.config import (
 from opsd.cron import parse
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - only where somebody asks for it
+HIGHEST_PORT = 65535
 
 PingKind = Literal["healthchecks", "uptime-kuma", "plain"]
 
@@ -216,6 +220,44 @@ class HeartbeatTable(Table):
     )
     kind: PingKind = Field(default="healthchecks", description="what the service understands")
     every: Duration = Field(default=timedelta(minutes=5), description="how often it is called")
+
+
+def listen_address(value: str) -> tuple[str, int]:
+    """``127.0.0.1:8080``, ``[::]:8080`` or ``:8080`` (everywhere) as address and port.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    host, colon, port = value.rpartition(":")
+    address = host.removeprefix("[").removesuffix("]") or EVERYWHERE
+    is_port = bool(colon) and port.isdecimal() and 0 < int(port) <= HIGHEST_PORT
+    if not is_port or not _is_address(address):
+        raise ValueError('expected an address and a port, such as "127.0.0.1:8080"')
+    return address, int(port)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_listen(value: str) -> str:
+    if value:
+        listen_address(value)
+    return value
+
+
+class HttpTable(Table):
+    """What is shown over HTTP: /livez, /readyz and /metrics. To everybody who reaches it."""
+
+    listen: Annotated[str, AfterValidator(_check_listen)] = Field(
+        default="",
+        description="address and port; without an address on all; empty: nothing is shown",
+        examples=["127.0.0.1:8080"],
+    )
 
 
 class MaintenanceTable(Table):

@@ -172,19 +172,27 @@ class Daemon:
             self._ticking.release()
         return True
 
+    def tick_age_s(self) -> float:
+        """Seconds since everything was last looked at."""
+        return self._clock.monotonic() - self._ticked_at
+
+    def overdue(self) -> tuple[str, ...]:
+        """What should have ended long ago."""
+        return self._crew.overdue()
+
     def supervise(self) -> bool:
         """Look after what must not fail; whether the timer did and has to be made anew.
 
         A clock that went back stops the timer, and so would a bug in its scheduler.
         """
         reap_orphans()
-        late_s = self._clock.monotonic() - self._ticked_at
+        late_s = self.tick_age_s()
         is_late = late_s > LATE_TICKS * TICK.total_seconds()
         if is_late:
             log.warning("timer.late", late_s=round(late_s, 1))
             is_late = self.tick()
         if self._pulse is not None:
-            self._pulse.beat_if_due(ticked_at=self._ticked_at, overdue=self._crew.overdue())
+            self._pulse.beat_if_due(ticked_at=self._ticked_at, overdue=self.overdue())
         return is_late
 
     def stop(self) -> None:
@@ -233,7 +241,7 @@ class Daemon:
 
     def _observe_itself(self) -> None:
         """Tell what is wrong with the clock, and which runs do not end."""
-        findings = [_overdue(job) for job in self._crew.overdue() if job != _DELIVERY]
+        findings = [_overdue(job) for job in self.overdue() if job != _DELIVERY]
         if self._timekeeper.finding is not None:
             findings.append(self._timekeeper.finding)
         found = frozenset(finding.key for finding in findings)
