@@ -140,7 +140,9 @@ def _capacity(facts: Facts, _: Hop) -> Iterator[Note]:
             pod for pod in facts.pods.value if pod.spec.node_name == node.name and _moves(pod)
         ]
         homeless = [pod for pod in moving if not any(_may_run(pod, one) for one in others)]
-        if homeless:
+        if moving and not others:
+            yield warned(str(node), f"no other node takes pods: {_names(moving)}")
+        elif homeless:
             yield warned(str(node), f"no other node has their nodeSelector: {_names(homeless)}")
         yield from _room(node, others, moving, wanted)
 

@@ -8,10 +8,21 @@ Limits: an etcd outside of the cluster is not seen; its version must be looked u
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from opsd.upgrade import releases
-from opsd.upgrade.check import Check, Hop, Note, Scope, each, failed, passed, unknown
+from opsd.upgrade.check import (
+    Check,
+    Hop,
+    Note,
+    Scope,
+    Status,
+    each,
+    failed,
+    passed,
+    unknown,
+    warned,
+)
 from opsd.upgrade.components import APISERVER, ETCD, Component, components, found_components
 from opsd.upgrade.facts import Facts
 from opsd.upgrade.releases import Release
@@ -23,10 +34,10 @@ def _etcd(facts: Facts, hop: Hop) -> Iterator[Note]:
     if target is None:
         yield unknown("releases", f"opsd does not know {hop.target}")
         return
-    if not hop.is_first:
-        yield _after_a_hop(hop, target)
-        return
     members = found_components(facts, ETCD)
+    if not hop.is_first:
+        yield from each((hop,), lambda hop: _after_a_hop(members, hop, target))
+        return
     if not members:
         yield unknown(
             "etcd",
@@ -41,12 +52,17 @@ def _etcd(facts: Facts, hop: Hop) -> Iterator[Note]:
     yield from each(members, judge)
 
 
-def _after_a_hop(hop: Hop, target: Release) -> Note:
-    """What the hop before brings, if kubeadm keeps etcd."""
+def _after_a_hop(members: Sequence[Component], hop: Hop, target: Release) -> Iterator[Note]:
+    """What the hop before leaves; its newest patch may bring a newer one than opsd knows."""
     before = releases.table().of(hop.start)
     if before is None:
-        return unknown("releases", f"opsd does not know {hop.start}")
-    return _version(f"etcd as kubeadm of {hop.start} brings it", before.etcd, target)
+        yield unknown("releases", f"opsd does not know {hop.start}")
+        return
+    brought = max([before.etcd, *(member.version for member in members)])
+    note = _version(f"etcd after the hop to {hop.start}", brought, target)
+    is_bad = note.status is Status.FAIL
+    look_again = f"{note.value}; take the newest patch of {hop.start}, then look again"
+    yield warned(note.where, look_again, fix=note.fix) if is_bad else note
 
 
 def _version(where: str, version: Version, target: Release) -> Note:
