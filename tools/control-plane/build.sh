@@ -2,18 +2,25 @@
 # The tests of the cluster run against a real Kubernetes control plane, which no package brings.
 # This builds one from the upstream Go modules into the cache, once for each release.
 #
-#   tools/control-plane/build.sh         the newest release that lies beside this script
-#   tools/control-plane/build.sh 1.35    that one, into $OPSD_CACHE/control-plane/1.35
+#   tools/control-plane/build.sh         the newest releases that lie beside this script
+#   tools/control-plane/build.sh 1.35    that Kubernetes, into $OPSD_CACHE/control-plane/1.35
+#   tools/control-plane/build.sh 3.6     etcd and etcdutl of that release, into $OPSD_CACHE/etcd/3.6
 #
-# It does nothing (in a moment) when that release is there. Else it takes about ten minutes on
-# two cores and, while it runs, 4 GB of disk; a build that was interrupted goes on where it was.
+# It does nothing (in a moment) when that release is there. Else a Kubernetes takes about ten
+# minutes on two cores and, while it runs, 4 GB of disk, an etcd one or two minutes; a build that
+# was interrupted goes on where it was.
 # A Go that is too old or missing is brought for the time of the build.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 CACHE=${OPSD_CACHE:?the folder for downloads; the Makefile sets it}
-MINOR=${1:-$(printf "%s\n" 1.* | sort -V | tail -n1)}
-TARGET=$CACHE/control-plane/$MINOR
+newest() { printf "%s\n" "$@" | sort -V | tail -n1; }
+if [[ $# == 0 ]]; then
+    ./build.sh "$(newest 1.*)"
+    exec ./build.sh "$(newest 3.*)"
+fi
+MINOR=$1
+TARGET=$CACHE/$([[ $MINOR == 3.* ]] && echo etcd || echo control-plane)/$MINOR
 BUILDING=$CACHE/control-plane/building-$MINOR
 SCRATCH=$CACHE/control-plane/go # downloads and compiled packages; gone after the build
 UV=$CACHE/uv/bin/uv
@@ -31,7 +38,11 @@ die() {
     exit 1
 }
 at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n1) == "$1" ]]; }
-wanted() { cat "$MINOR"/go.{mod,sum} etcd/go.{mod,sum} | sha256sum | cut -d' ' -f1; }
+wanted() {
+    local -a files=("$MINOR"/go.{mod,sum})
+    [[ $MINOR == 3.* ]] || files+=(etcd/go.{mod,sum}) # a Kubernetes brings an etcd of its own
+    cat "${files[@]}" | sha256sum | cut -d' ' -f1
+}
 built() { [[ $(cat "$TARGET/.locked" 2>/dev/null) == "$(wanted)" ]]; }
 pinned() { awk -v module="$2" '$1 == module && $2 != "=>" { print substr($2, 2); exit } $1 == "require" && $2 == module { print substr($3, 2); exit }' "$1/go.mod"; }
 
@@ -75,6 +86,19 @@ build_etcd() {
     )
 }
 
+build_etcd_tools() {
+    local version program
+    version=$(pinned "$MINOR" go.etcd.io/etcd/server/v3)
+    say "building etcd $version and its etcdutl into $TARGET: a minute or two, once"
+    for program in server:etcd etcdutl:etcdutl; do
+        (
+            cd "$MINOR"
+            without_downloads nice "$GO" build -trimpath -gcflags=all=-dwarf=false -ldflags "-s -w" \
+                -o "$BUILDING/${program#*:}" "go.etcd.io/etcd/${program%:*}/v3"
+        )
+    done
+}
+
 only_one() {
     mkdir -p "$SCRATCH" "$BUILDING"
     exec 9>"$CACHE/control-plane/.lock"
@@ -85,14 +109,19 @@ only_one() {
 }
 
 umask 022
-[[ -d $MINOR ]] || die "no release $MINOR is known here; there are: $(echo 1.*)"
+[[ -d $MINOR ]] || die "no release $MINOR is known here; there are: $(echo 1.* 3.*)"
 ! built || exit 0
 only_one
 ! built || exit 0
 find_go
-build_kubernetes
-build_etcd
+if [[ $MINOR == 3.* ]]; then
+    build_etcd_tools
+else
+    build_kubernetes
+    build_etcd
+fi
 rm -rf "$TARGET"
+mkdir -p "${TARGET%/*}"
 mv "$BUILDING" "$TARGET"
 wanted >"$TARGET/.locked"
 rm -rf "$SCRATCH"

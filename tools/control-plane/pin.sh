@@ -4,7 +4,8 @@
 # go.mod and go.sum of one release, with the list read from that release itself.
 #
 #   tools/control-plane/pin.sh 1.37.2    writes tools/control-plane/1.37/
-#   tools/control-plane/pin.sh etcd 3.7.3
+#   tools/control-plane/pin.sh etcd 3.7.3       writes tools/control-plane/etcd/
+#   tools/control-plane/pin.sh etcdutl 3.6.16   writes tools/control-plane/3.6/
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -36,8 +37,18 @@ pin_etcd() {
     go mod tidy
 }
 
+pin_etcd_tools() {
+    local version=$1
+    start_module "${version%.*}" etcd
+    go mod edit -go=1.26.0 -require="go.etcd.io/etcd/server/v3@v$version" \
+        -require="go.etcd.io/etcd/etcdutl/v3@v$version" \
+        -tool=go.etcd.io/etcd/server/v3 -tool=go.etcd.io/etcd/etcdutl/v3
+    go mod tidy
+}
+
 case ${1:-} in
+    etcdutl) pin_etcd_tools "${2:?usage: tools/control-plane/pin.sh etcdutl 3.6.16}" ;;
     etcd) pin_etcd "${2:?usage: tools/control-plane/pin.sh etcd 3.7.3}" ;;
     1.*.*) pin_kubernetes "$1" ;;
-    *) echo "usage: tools/control-plane/pin.sh 1.37.2 | etcd 3.7.3" >&2 && exit 2 ;;
+    *) echo "usage: tools/control-plane/pin.sh 1.37.2 | etcd 3.7.3 | etcdutl 3.6.16" >&2 && exit 2 ;;
 esac
