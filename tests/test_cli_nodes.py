@@ -276,7 +276,7 @@ def test_findings_below_a_machine_are_its_own_and_those_of_others_are_not() -> N
 
 def test_the_page_shows_every_machine_with_its_areas(desk: Desk) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
-    patches = [state("patches", "rpi1", "3 updates"), state("patches", "rpi2", "up to date")]
+    patches = [state("patches", "rpi1", "rpi1: 3 updates"), state("patches", "rpi2", "up to date")]
     health = [state("health", "rpi1", "48 °C")]
     dying = finding(
         "machine/rpi1/disk/sda", check="health.disk_failing", severity=Severity.WARNING

@@ -47,6 +47,12 @@ class Area:
     seen_at: datetime | None  #: the last run that could look; aware UTC; None: long ago
     is_old: bool  #: later runs could not
 
+    @property
+    def summary(self) -> str:
+        """What it says, without the machine's name."""
+        name = self.state.subject.removeprefix(KIND).partition("/")[0]
+        return self.state.summary.removeprefix(f"{name}: ")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
@@ -172,8 +178,8 @@ def _area_cell(area: Area | None, now: datetime) -> Cell:
     if area is None:
         return Cell("?", Tone.WARNING)
     if area.is_old:
-        return Cell(f"{area.state.summary} ({age_text(area.seen_at, now)})", Tone.WARNING)
-    return Cell(area.state.summary)
+        return Cell(f"{area.summary} ({age_text(area.seen_at, now)})", Tone.WARNING)
+    return Cell(area.summary)
 
 
 def _as_json(page: Page) -> dict[str, Any]:
@@ -183,7 +189,7 @@ def _as_json(page: Page) -> dict[str, Any]:
         "seen_at": page.seen_at,
         "areas": {
             area.name: {
-                "summary": area.state.summary,
+                "summary": area.summary,
                 "facts": dict(area.state.facts),
                 "seen_at": area.seen_at,
                 "is_old": area.is_old,
