@@ -137,7 +137,7 @@ def test_a_changed_flag_that_kubeadm_knows_of_is_no_edit(cluster: Cluster) -> No
     lost = cluster.asked("static-manifest-edits")
     path = f"{MANIFESTS}/kube-apiserver.yaml"
     cluster.run(
-        f"cp {path} /root/; sed -i 's#    - --allow-priv#    - --profiling=false\n&#' {path}"
+        f"cp {path} /root/; sed -i 's#    - --allow-priv#    - --profiling=false\\n&#' {path}"
     )
     kept = cluster.asked("static-manifest-edits")
     cluster.run(f"cp /root/kube-apiserver.yaml {path}")

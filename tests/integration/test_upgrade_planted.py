@@ -313,10 +313,10 @@ def test_planted_trouble_is_found_and_gone_when_mended(cluster: Cluster, name: s
 
     cluster.run(trouble.plant)
     try:
-        found = cluster.asked(trouble.check, trouble.hop)
+        found = cluster.asked_of_machine(trouble.check, trouble.hop)
     finally:
         cluster.run(trouble.mend)
-    mended = cluster.asked(trouble.check)
+    mended = cluster.asked_of_machine(trouble.check)
 
     assert found.status is trouble.status, found.notes
     assert any(trouble.says in note.value for note in found.worst), found.worst

@@ -49,6 +49,7 @@ class Cluster:
     node: KubeadmNode
     fleet_machines: list[machines.RealMachine]
     kube: Kube
+    said: Facts | None = None  #: by the API, when `asked_of_machine` was called first
 
     def facts(self) -> Facts:
         """Read everything anew."""
@@ -71,6 +72,11 @@ class Cluster:
     def asked(self, check: str, hop: Hop = TO_36) -> Result:
         """One check about the cluster as it is now."""
         return judged(BY_ID[check], self.facts(), hop)
+
+    def asked_of_machine(self, check: str, hop: Hop = TO_36) -> Result:
+        """The same with what the API said at the first time."""
+        self.said = said = self.said or self.facts()
+        return judged(BY_ID[check], dataclasses.replace(said, machines=self.machines(said)), hop)
 
     def run(self, command: str) -> None:
         """As root on the machine."""

@@ -63,7 +63,8 @@ def read_folder(text: str) -> tuple[Certificate, ...]:
     Raises:
         ValueError: one of them is damaged.
     """
-    files = sorted(by_file(text).items())
+    listing = (line for line in text.splitlines() if not line.startswith(_UNSIGNED))
+    files = sorted(by_file("\n".join(listing)).items())
     return tuple(certificates.read_pem(path, content)[0] for path, content in files)
 
 

@@ -87,7 +87,11 @@ def read_files(text: str) -> KubeletFiles:
 
 
 def read_unit(text: str) -> tuple[CommandLine, ...]:
-    """The answer to `UNIT_PROBE`: what operators and packages added."""
+    """The answer to `UNIT_PROBE`: what operators and packages added.
+
+    Raises:
+        ValueError: a file is no text.
+    """
     found = ((path, words_of(content)) for path, content in by_file(text).items())
     return tuple(CommandLine(place=path, words=words) for path, words in found if words)
 

@@ -35,7 +35,11 @@ class StaticPod:
 
 
 def read(text: str) -> tuple[StaticPod, ...]:
-    """The answer to `PROBE`, by path. Files whose names begin with a dot are passed over."""
+    """The answer to `PROBE`, by path. Files whose names begin with a dot are passed over.
+
+    Raises:
+        ValueError: a file is no text.
+    """
     files = sorted(by_file(text).items())
     return tuple(
         _pod(path, content)

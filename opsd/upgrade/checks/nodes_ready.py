@@ -113,7 +113,8 @@ def _judge_clock(facts: Facts, _hop: Hop) -> Iterator[Note]:
             yield make(where, finding.summary, fix=finding.remedy)
         for one in answer.unknown:
             yield unknown(where, one.why, fix=one.fix)
-        yield passed(where, str(answer.facts.get("clock", "")))
+        kept = str(answer.facts.get("clock", ""))
+        yield passed(where, kept) if kept.startswith("kept") else warned(where, kept)
 
     yield from each(facts.machines.value, judge)
 
