@@ -11,6 +11,7 @@ from jobs import (
     postgres_backup,
     pv_guard,
     stuck_pods,
+    upgrade_readiness,
 )
 from opsd.job import AnyJob
 
@@ -21,6 +22,7 @@ JOBS: tuple[AnyJob, ...] = (
     pv_guard.JOB,
     stuck_pods.JOB,
     node_remedy.JOB,
+    upgrade_readiness.JOB,
     node_health.JOB,
     node_patches.JOB,
 )
