@@ -172,6 +172,10 @@ class Exchange:
         if isinstance(exc, TimeoutError):
             self._deadline.remaining()
             raise TransientError(f"{self.what}: {where} fell silent for {READ_S:.0f} s") from exc
+        if isinstance(exc, ssl.SSLEOFError | ConnectionResetError) and self._answer is None:
+            # With TLS 1.3 a client is refused after it believes to be in; the reason may get lost.
+            text = "it hung up; is it https, and does it know the certificate that opsd shows?"
+            raise TransientError(f"{self.what}: {where}: {text}") from exc
         if isinstance(exc, OSError | HTTPException):
             reason = printable(redact(str(exc))) or type(exc).__name__
             text = shortened(reason, _SAID_CHARACTERS)
