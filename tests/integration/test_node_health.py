@@ -264,6 +264,7 @@ class TestRights:
         assert "kernel_log" in unknown.facts
         assert "docs/nodes.md" in unknown.remedy
         assert found["health.state", ""].facts["not_read"] == "kernel log, disk sda"
+        assert found["health.state", ""].summary.startswith("nothing found; not read: kernel log")
 
     def test_a_missing_smartctl_is_told_with_the_package(
         self, opsd: Opsd, rpi: RealMachine

@@ -6,7 +6,7 @@ reason, and what is open about it stays open. So it is for a whole machine that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -39,7 +39,7 @@ from opsd.hosts.health.look import (
     Unreadable,
 )
 from opsd.hosts.health.record import Record, Slow
-from opsd.hosts.machine import Machine, Role
+from opsd.hosts.machine import Role
 from opsd.hosts.script import Script
 from opsd.model import Fact, Finding, Seen, Severity, Unseen
 from opsd.text import printable, shortened
@@ -120,6 +120,7 @@ class _Checking:
         self._visit, self._before, self._at = visit, before, at
         self._boot, self._thresholds = boot, thresholds
         self._found: list[Finding] = []
+        self._told: list[tuple[int, str]] = []
         self._unseen: list[str] = []
         self._unknown: list[Unknown] = []
         self._facts: dict[str, Fact] = {}
@@ -141,6 +142,7 @@ class _Checking:
         )
         answer = _read(part, look) if is_asked else _repeated(part, look, self._before)
         self._found.extend(answer.findings)
+        told = tuple((int(one.severity), one.summary) for one in answer.findings)
         self._facts.update(answer.facts)
         self._unknown.extend(answer.unknown)
         self._kept[part.name] = answer.kept
@@ -148,10 +150,12 @@ class _Checking:
         self._unseen.extend((*whole, *answer.unseen))
         if part.is_slow and is_asked:
             self._slow[part.name] = Slow(
-                read_at=self._at, facts=answer.facts, unknown=answer.unknown
+                read_at=self._at, facts=answer.facts, unknown=answer.unknown, told=told
             )
         elif part.name in self._before.slow:
             self._slow[part.name] = self._before.slow[part.name]
+            told = self._slow[part.name].told
+        self._told.extend(told)
 
     def result(self) -> Checkup:
         """All of it."""
@@ -161,7 +165,7 @@ class _Checking:
             check="health.state",
             subject=machine.subject,
             severity=Severity.INFO,
-            summary=_state(machine, self._found, self._unknown),
+            summary=_state(self._told, self._unknown, self._facts),
             facts={
                 **self._facts,
                 "not_read": ", ".join(dict.fromkeys(one.what for one in self._unknown)) or None,
@@ -194,15 +198,20 @@ def _repeated(part: Part, look: Look, before: Record) -> Answer:
     return Answer(kept=look.kept, facts=slow.facts, unknown=slow.unknown)
 
 
-def _state(machine: Machine, found: Sequence[Finding], unknown: Sequence[Unknown]) -> str:
-    bad = [one for one in found if one.severity > Severity.INFO]
-    if bad:
-        worst = max(bad, key=lambda one: one.severity)
-        more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
-        return shortened(f"{worst.summary}{more}", 120)
+def _state(
+    told: Sequence[tuple[int, str]], unknown: Sequence[Unknown], facts: Mapping[str, Fact]
+) -> str:
+    """The line of the table: the worst first."""
+    if told:
+        _, worst = max(told, key=lambda one: one[0])
+        more = f", and {len(told) - 1} more" if len(told) > 1 else ""
+        return shortened(worst, 120 - len(more)) + more
     parts = ", ".join(dict.fromkeys(one.what for one in unknown))
+    figures = [f"{facts['temperature_c']} °C"] if "temperature_c" in facts else []
+    if "fullest" in facts:
+        figures.append(f"{facts['fullest']} has {facts['fullest_available_percent']} % left")
     said = f"nothing found; not read: {parts}" if parts else "healthy"
-    return shortened(printable(f"{machine.name}: {said}"), 120)
+    return shortened(printable(f"{said} ({', '.join(figures)})" if figures else said), 120)
 
 
 def _not_read(visit: Visit, unknown: Sequence[Unknown]) -> Finding:

@@ -124,7 +124,11 @@ def _complaint(asked: _Asked, section: Section) -> str:
 
 
 def _right(section: Section) -> str:
-    return "give the right: docs/nodes.md" if section.is_refused else ""
+    return (
+        "sudoers: smartctl without a password (docs/nodes.md)"
+        if "sudo: " in section.stderr
+        else ""
+    )
 
 
 def _counts_of(document: Mapping[str, Any], look: Look) -> Mapping[str, Any]:

@@ -22,7 +22,9 @@ from opsd.text import printable, shortened
 
 PROBE = "health-kernel"
 _WHAT = "kernel log"
-_FIX = "sudoers: dmesg without a password, or: usermod -aG adm USER (docs/nodes.md)"
+_FIX = (
+    "sudoers: dmesg without a password (docs/nodes.md), or, with a journal: usermod -aG adm USER"
+)
 ROOT = "dmesg"  #: what is run as root
 _LINES = 400  # brought home at most
 _HOUR_S = 3600
@@ -222,18 +224,20 @@ class _About:
     def finding(self, silent: list[str]) -> Finding:
         kind, machine = self._kind, self._look.machine.name
         ago_min = max(0.0, self._look.at_s - self._last_s) / 60
+        devices = ", ".join(sorted(self._devices))
+        summary = kind.summary.format(machine=machine) + (f" ({devices})" if devices else "")
         facts: dict[str, Fact] = {
             "line": self._example,
             "lines_within_a_day": self.count,
             "last_min_ago": round(ago_min),
         }
-        if self._devices:
-            facts["devices"] = ", ".join(sorted(self._devices))
+        if devices:
+            facts["devices"] = devices
         return Finding(
             check="health.kernel_log",
             subject=self._look.subject(kind.name),
             severity=kind.severity,
-            summary=shortened(kind.summary.format(machine=machine), 120),
+            summary=shortened(summary, 120),
             remedy=f"on {machine}: {kind.remedy}",
             facts=facts,
             cause=self._cause(silent),

@@ -24,6 +24,7 @@ class Slow:
     read_at: datetime  #: aware UTC
     facts: Mapping[str, Fact] = field(default_factory=dict)
     unknown: tuple[Unknown, ...] = ()
+    told: tuple[tuple[int, str], ...] = ()  #: severity and summary of what was found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ def _said(record: Record) -> dict[str, Any]:
                 "read_at": slow.read_at.isoformat(),
                 "facts": dict(slow.facts),
                 "unknown": [[one.what, one.why, one.fix] for one in slow.unknown],
+                "told": [list(one) for one in slow.told],
             }
             for part, slow in record.slow.items()
         },
@@ -88,6 +90,7 @@ def _record(said: Mapping[str, Any]) -> Record:
                 unknown=tuple(
                     Unknown(what=what, why=why, fix=fix) for what, why, fix in slow["unknown"]
                 ),
+                told=tuple((int(severity), str(text)) for severity, text in slow["told"]),
             )
             for part, slow in said["slow"].items()
         },
