@@ -20,7 +20,7 @@ from opsd.cli.render import (
     size_text,
     span_text,
 )
-from opsd.model import Artifact, Fact, Finding, Outcome, Run, Severity
+from opsd.model import Artifact, Fact, Finding, Outcome, Report, Run, Severity
 
 LEVEL_WORDS = {
     Level.NONE.label: "not proven",
@@ -37,6 +37,7 @@ PLANNED = {
     f"{DRY_RUN}keep": Tone.DIM,
     f"{DRY_RUN}remove": Tone.WARNING,
 }
+_REPORT_TONES = {"#": Tone.TITLE, "✗": Tone.BAD, "?": Tone.WARNING, "!": Tone.WARNING}
 _COUNTED = ("tables", "rows", "roles", "keys", "files")  # facts that say what is in a backup
 
 
@@ -93,12 +94,14 @@ def show_runs(screen: Screen, runs: Sequence[Run], *, dry_run: bool) -> None:
         screen.line()
     for run in runs:
         if run.report is not None:
-            screen.line(run.report.text)
+            _show_report(screen, run.report)
         else:
             _show_findings(screen, [one for one in run.findings if one.check not in PLANNED])
         if run.outcome is not Outcome.COMPLETED:
             told = f"{run.job} {run.outcome.value.replace('_', ' ')}"
             screen.detail(f"{told}: {run.error}", indent=0, mark="✗ ", tone=Tone.BAD)
+    if all(run.report is not None and run.outcome is Outcome.COMPLETED for run in runs):
+        return  # it begins with its own verdict
     text, tone = verdict(runs, dry_run=dry_run)
     screen.line(text, tone)
 
@@ -188,6 +191,16 @@ def content_text(facts: dict[str, Fact] | Any) -> str:
         for name, number in counted
         if isinstance(number, int) and not isinstance(number, bool)
     )
+
+
+def _show_report(screen: Screen, report: Report) -> None:
+    for line in report.text.splitlines():
+        words = line.lstrip(" ")
+        if words:
+            tone = _REPORT_TONES.get(words[0], Tone.PLAIN)
+            screen.detail(words, indent=len(line) - len(words), tone=tone)
+        else:
+            screen.line()
 
 
 def _show_findings(screen: Screen, findings: Sequence[Finding]) -> None:

@@ -45,6 +45,11 @@ class Assessment:
         """What is in the way."""
         return tuple(result for result in self.results if result.blocks)
 
+    @property
+    def blocked_by(self) -> tuple[str, ...]:
+        """The checks behind that, each once though it may be in the way of several hops."""
+        return tuple(dict.fromkeys(result.check.id for result in self.blockers))
+
     def with_status(self, status: Status) -> tuple[Result, ...]:
         """Those of one status that do not block."""
         return tuple(one for one in self.results if one.status is status and not one.blocks)
@@ -63,7 +68,7 @@ class Assessment:
         way = f"{self.server.minor} → {self.target}" if self.target else f"{self.server.minor}"
         match self.verdict:
             case Verdict.BLOCKED:
-                return f"{way} is blocked by {len(self.blockers)}"
+                return f"{way} is blocked by {len(self.blocked_by)}"
             case Verdict.WARNINGS:
                 return f"{way} is ready, with warnings"
             case _:

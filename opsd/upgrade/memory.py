@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 
 from opsd.upgrade.assessment import Assessment
-from opsd.upgrade.check import Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +21,7 @@ class Memory:
     """The last report, in short."""
 
     at: datetime  #: aware UTC
-    blockers: tuple[str, ...]  #: `name_of` each
+    blockers: tuple[str, ...]  #: ids of checks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +36,11 @@ class Difference:
         return bool(self.new or self.gone)
 
 
-def name_of(result: Result) -> str:
-    """What a result is about: ``etcd-version (1.37)``, ``nodes-ready``."""
-    return f"{result.check.id} ({result.target})" if result.target else result.check.id
-
-
 def difference(before: Memory | None, now: Assessment) -> Difference | None:
     """What changed; None: nobody knows what was before."""
     if before is None:
         return None
-    names = tuple(name_of(result) for result in now.blockers)
+    names = now.blocked_by
     return Difference(
         since=before.at,
         new=tuple(name for name in names if name not in before.blockers),
@@ -70,7 +64,7 @@ def write(path: Path, assessment: Assessment) -> None:
     """
     kept = {
         "at": assessment.at.isoformat(),
-        "blockers": [name_of(result) for result in assessment.blockers],
+        "blockers": list(assessment.blocked_by),
     }
     new = path.with_suffix(".new")
     with new.open("w", encoding="utf-8") as file:

@@ -9,7 +9,7 @@ from typing import Any
 from opsd.model import Report
 from opsd.upgrade.assessment import Assessment, Verdict, verdict_of
 from opsd.upgrade.check import Hop, Note, Result, Status
-from opsd.upgrade.memory import Difference, name_of
+from opsd.upgrade.memory import Difference
 from opsd.upgrade.runbook import Step
 
 NOTES_SHOWN = 6  # of one check; the JSON has all
@@ -83,24 +83,45 @@ def _since(since: Difference | None) -> Iterator[str]:
 
 
 def _section(title: str, results: Sequence[Result]) -> Iterator[str]:
+    """What did not pass; what several checks say in the same words is told once."""
     if not results:
         return
     yield ""
     yield f"## {title} ({len(results)})"
+    alike: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
+        alike.setdefault((result.status, *_told(result), result.fix), []).append(result)
+    for group in alike.values():
         yield ""
-        yield f"{_MARKS[result.status]} **{result.check.title}** [{name_of(result)}]"
-        # What is behind the worst is told, too: a failure may hide what was not read.
-        notes = [note for note in result.notes if note.status >= Status.WARN]
-        for note in notes[:NOTES_SHOWN]:
-            yield f"  - {_note(note)}"
-        if len(notes) > NOTES_SHOWN:
-            yield f"  - and {len(notes) - NOTES_SHOWN} more: -o json"
-        yield f"  Fix: {result.fix}"
+        yield from _group(group)
+
+
+def _group(group: Sequence[Result]) -> Iterator[str]:
+    first = group[0]
+    names = ", ".join(name_of(result) for result in group)
+    titles = {result.check.title for result in group}
+    title = first.check.title if len(titles) == 1 else f"{len(titles)} checks"
+    yield f"{_MARKS[first.status]} **{title}** [{names}]"
+    notes = _told(first)
+    for note in notes[:NOTES_SHOWN]:
+        yield f"  - {_note(note)}"
+    if len(notes) > NOTES_SHOWN:
+        yield f"  - and {len(notes) - NOTES_SHOWN} more: -o json"
+    yield f"  Fix: {first.fix}"
+
+
+def _told(result: Result) -> tuple[Note, ...]:
+    """What is behind the worst is told, too: a failure may hide what was not read."""
+    return tuple(note for note in result.notes if note.status >= Status.WARN)
 
 
 def _note(note: Note) -> str:
     return f"{_MARKS[note.status]} {note.where}: {note.value}"
+
+
+def name_of(result: Result) -> str:
+    """What a result is about: ``etcd-version (1.37)``, ``nodes-ready``."""
+    return f"{result.check.id} ({result.target})" if result.target else result.check.id
 
 
 def _brief(title: str, results: Sequence[Result]) -> Iterator[str]:
@@ -129,8 +150,9 @@ def _step(number: int, step: Step) -> Iterator[str]:
     if step.is_point_of_no_return:
         yield "--- Point of no return: from here on only the snapshot of etcd leads back. ---"
     yield f"{number}. {step.title}"
+    prompt = f"{step.on}# " if step.on else ""
     for command in step.commands:
-        yield f"       {command}"
+        yield f"       {prompt}{command}"
     if step.gate:
         yield f"   Go on when {step.gate}."
 
@@ -145,7 +167,7 @@ def _data(
         "looked_at": assessment.at,
         "known_as_of": assessment.known_as_of.isoformat(),
         "warnings": warnings,
-        "blocked_by": [name_of(result) for result in assessment.blockers],
+        "blocked_by": list(assessment.blocked_by),
         "since": _since_data(since),
         "hops": [
             {
@@ -190,6 +212,7 @@ def _plan_data(plan: Plan) -> dict[str, Any]:
         "steps": [
             {
                 "title": step.title,
+                "on": step.on,
                 "commands": list(step.commands),
                 "gate": step.gate,
                 "is_point_of_no_return": step.is_point_of_no_return,

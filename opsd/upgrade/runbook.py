@@ -1,7 +1,8 @@
 """The steps of an upgrade of this very cluster, with the names of its nodes. Pure.
 
 Made of what the API says of the nodes. The commands are those of kubeadm's own guide, for nodes
-with apt; on others the line about packages is replaced by words.
+with apt; on others nothing is said of how packages are installed. Nodes that are alike are told
+once.
 
 Limits: network plug-ins, storage and what stands outside of the cluster are named, not upgraded.
 
@@ -10,7 +11,7 @@ Source: kubernetes.io, Upgrading kubeadm clusters; kubeadm issues 3297, 1311, 20
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from opsd.clients.kube.objects import Node
@@ -27,6 +28,7 @@ class Step:
     """One thing to do, and how to see that it worked."""
 
     title: str
+    on: str = ""  #: where the commands run: a node, or empty for any place with kubectl
     commands: tuple[str, ...] = ()
     gate: str = ""  #: go on only when this is so
     is_point_of_no_return: bool = False  #: once it is done there is no way back but the snapshot
@@ -55,8 +57,8 @@ def runbook(facts: Facts, hop: Hop) -> tuple[Step, ...]:
     return (
         *_before(facts, hop),
         *_first(masters[0], hop, is_only=len(masters) == 1),
-        *(step for node in masters[1:] for step in _another(node, hop)),
-        *(step for node in workers for step in _another(node, hop)),
+        *_others(masters[1:], hop),
+        *_others(workers, hop),
         *_after(hop),
     )
 
@@ -83,9 +85,10 @@ def _before(facts: Facts, hop: Hop) -> Iterator[Step]:
 
 
 def _first(node: Node, hop: Hop, *, is_only: bool) -> Iterator[Step]:
-    yield _packages(node, hop, ("kubeadm",))
+    yield _tool(node.name, hop, with_apt=_has_apt(node))
     yield Step(
         title=f"{node.name}: look at kubeadm's own plan",
+        on=node.name,
         commands=('kubeadm upgrade plan "$(kubeadm version -o short)"',),
         gate="it names no component that needs a manual upgrade",
     )
@@ -97,55 +100,85 @@ def _first(node: Node, hop: Hop, *, is_only: bool) -> Iterator[Step]:
     )
     yield Step(
         title=f"{node.name}: upgrade the control plane to {hop.target}.{again}",
+        on=node.name,
         commands=('kubeadm upgrade apply --yes "$(kubeadm version -o short)"',),
         gate=f"it says SUCCESS; kubectl get --raw /readyz says ok; "
         f"kubectl -n kube-system get pods shows {hop.target} for every part of the control plane",
         is_point_of_no_return=True,
     )
-    yield from _kubelet(node, hop)
+    is_cordoned = node.spec.unschedulable
+    yield from _kubelet(node.name, hop, with_apt=_has_apt(node), is_cordoned=is_cordoned)
 
 
-def _another(node: Node, hop: Hop) -> Iterator[Step]:
-    yield _packages(node, hop, ("kubeadm",))
-    yield Step(title=f"{node.name}: its settings", commands=("kubeadm upgrade node",))
-    yield from _kubelet(node, hop)
+def _others(nodes: Sequence[Node], hop: Hop) -> Iterator[Step]:
+    """The same for several nodes, told once for those that are alike."""
+    kinds = sorted({_kind(node) for node in nodes})
+    for kind in kinds:
+        with_apt, is_cordoned = kind
+        alike = [node.name for node in nodes if _kind(node) == kind]
+        name = alike[0]
+        if len(alike) > 1:
+            name = "$NODE"
+            yield Step(
+                title=f"Then these, one after another, each wholly before the next: "
+                f"{', '.join(alike)}",
+                commands=(f"NODE={alike[0]}",),
+            )
+        yield _tool(name, hop, with_apt=with_apt)
+        yield Step(title=f"{name}: its settings", on=name, commands=("kubeadm upgrade node",))
+        yield from _kubelet(name, hop, with_apt=with_apt, is_cordoned=is_cordoned)
 
 
-def _kubelet(node: Node, hop: Hop) -> Iterator[Step]:
-    drain = f"kubectl drain {node.name} --ignore-daemonsets --delete-emptydir-data --timeout=10m"
-    yield Step(title=f"{node.name}: move its pods away", commands=(drain,))
-    yield _packages(node, hop, ("kubelet", "kubectl"))
-    was_cordoned = node.spec.unschedulable
-    uncordon = () if was_cordoned else (f"kubectl uncordon {node.name}",)
-    yield Step(
-        title=f"{node.name}: restart the kubelet"
-        + ("; it was cordoned before, leave it so" if was_cordoned else ""),
-        commands=("systemctl daemon-reload && systemctl restart kubelet", *uncordon),
-        gate=f"kubectl get node {node.name} is Ready at {hop.target}, and its pods run",
+def _kind(node: Node) -> tuple[bool, bool]:
+    return _has_apt(node), node.spec.unschedulable
+
+
+def _has_apt(node: Node) -> bool:
+    image = node.status.node_info.os_image.lower()
+    return any(name in image for name in _APT)
+
+
+def _tool(name: str, hop: Hop, *, with_apt: bool) -> Step:
+    change = f"s|/core:/stable:/v[0-9.]*/|/core:/stable:/v{hop.target}/|"
+    return Step(
+        title=f"{name}: install kubeadm {hop.target}, and nothing else",
+        on=name,
+        commands=(
+            f"sed -i '{change}' /etc/apt/sources.list.d/kubernetes.list",
+            "apt-get update",
+            _installed(hop, "kubeadm"),
+        )
+        if with_apt
+        else (),
+        gate=f"kubeadm version -o short begins with v{hop.target}",
     )
 
 
-def _packages(node: Node, hop: Hop, names: tuple[str, ...]) -> Step:
-    title = f"{node.name}: install {' and '.join(names)} {hop.target}"
-    image = node.status.node_info.os_image.lower()
-    if not any(name in image for name in _APT):
-        return Step(title=f"{title} with its package manager, and nothing else")
+def _kubelet(name: str, hop: Hop, *, with_apt: bool, is_cordoned: bool) -> Iterator[Step]:
+    drain = f"kubectl drain {name} --ignore-daemonsets --delete-emptydir-data --timeout=10m"
+    yield Step(title=f"{name}: move its pods away", commands=(drain,))
+    restart = "systemctl daemon-reload && systemctl restart kubelet"
+    yield Step(
+        title=f"{name}: install kubelet and kubectl {hop.target}, and restart the kubelet",
+        on=name,
+        commands=(*((_installed(hop, "kubelet", "kubectl"),) if with_apt else ()), restart),
+        gate=f"kubectl get node {name} is Ready at v{hop.target}",
+    )
+    uncordon = f"kubectl uncordon {name}"
+    yield Step(
+        title=f"{name}: it was cordoned before, leave it so"
+        if is_cordoned
+        else f"{name}: take pods again",
+        commands=() if is_cordoned else (uncordon,),
+        gate="" if is_cordoned else "its pods run, and have for two minutes",
+    )
+
+
+def _installed(hop: Hop, *names: str) -> str:
     together = " ".join(names)
     wanted = " ".join(f"'{name}={hop.target}.*'" for name in names)
-    repository: tuple[str, ...] = ()
-    if "kubeadm" in names:
-        place = "/etc/apt/sources.list.d/kubernetes.list"
-        change = f"s|/core:/stable:/v[0-9.]*/|/core:/stable:/v{hop.target}/|"
-        repository = (f"sed -i '{change}' {place}", "apt-get update")
     install = f"apt-get install -y {wanted}"
-    return Step(
-        title=title,
-        commands=(
-            *repository,
-            f"apt-mark unhold {together} && {install} && apt-mark hold {together}",
-        ),
-        gate="" if "kubelet" in names else f"kubeadm version -o short begins with v{hop.target}",
-    )
+    return f"apt-mark unhold {together} && {install} && apt-mark hold {together}"
 
 
 def _after(hop: Hop) -> Iterator[Step]:

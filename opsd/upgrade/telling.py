@@ -40,7 +40,7 @@ def _findings(assessment: Assessment) -> Iterator[Finding]:
 
 def _verdict(assessment: Assessment, since: Difference | None) -> Finding:
     counts = {
-        "in_the_way": len(assessment.blockers),
+        "in_the_way": len(assessment.blocked_by),
         "unknown": len(assessment.with_status(Status.UNKNOWN)),
         "warnings": len(assessment.with_status(Status.WARN)),
         "passed": len(assessment.with_status(Status.PASS)),
