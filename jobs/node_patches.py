@@ -20,6 +20,9 @@ from opsd.hosts import lifetimes
 from opsd.hosts.fleet import Roster
 from opsd.hosts.machine import Role
 from opsd.hosts.packages.judge import judge, script
+from opsd.hosts.packages.kubernetes import CLUSTER
+from opsd.hosts.packages.look import Shared, together
+from opsd.hosts.packages.running import RELEASE
 from opsd.job import Context, Job, Observation
 from opsd.model import Finding, Severity, Unseen
 from opsd.text import printable, shortened
@@ -38,14 +41,21 @@ def run(ctx: Context, settings: Settings) -> Iterator[Observation]:  # noqa: ARG
     yield from _tell_missing(roster)
     kubelets = _kubelets(ctx, roster)
     table, read = lifetimes.table(), 0
+    shared: list[Shared] = []
+    unseen: set[Unseen] = set()
     for visit in ctx.fleet.visit(roster.machines, script()):
         read += bool(visit.sections)
-        yield from judge(
-            visit,
-            at=ctx.clock.now(),
-            lifetimes=table,
-            kubelet=kubelets.get(visit.machine.name, ""),
-        )
+        kubelet = kubelets.get(visit.machine.name, "")
+        for one in judge(visit, at=ctx.clock.now(), lifetimes=table, kubelet=kubelet):
+            match one:
+                case Shared():
+                    shared.append(one)
+                case Unseen():
+                    unseen.add(one)
+                case Finding():
+                    yield one
+    yield from together(shared)
+    yield from sorted(unseen, key=lambda one: one.subject)
     yield from _tell_old(table, ctx.clock.now().date())
     if not read:
         raise PartialFailure("no machine could be read", may_pass=True)
@@ -61,10 +71,11 @@ def _tell_missing(roster: Roster) -> Iterator[Finding | Unseen]:
             summary=shortened(
                 f"the updates of the nodes cannot be told: {printable(roster.unknown)}", 120
             ),
-            remedy="opsd nodes",
+            remedy="opsd nodes; without a cluster: [ssh] nodes = false",
             facts={"why": printable(roster.unknown)},
         )
-        yield Unseen(subject="machine")
+        for subject in ("machine", RELEASE, CLUSTER):
+            yield Unseen(subject=subject)
 
 
 def _kubelets(ctx: Context, roster: Roster) -> Mapping[str, str]:

@@ -10,6 +10,7 @@ from opsd.hosts import lifetimes
 from opsd.hosts.fleet import Visit
 from opsd.hosts.machine import Machine, Role
 from opsd.hosts.packages.judge import judge, script
+from opsd.hosts.packages.look import Shared, together
 from opsd.hosts.script import Section
 from opsd.model import Finding, Unseen
 
@@ -106,7 +107,9 @@ def told(
 def judged(seen: Visit, *, at: datetime = NOW, kubelet: str = "") -> list[Finding | Unseen]:
     """Everything that is told of a visit."""
     assert set(seen.sections) <= {probe.name for probe in script().probes}
-    return list(judge(seen, at=at, lifetimes=lifetimes.table(), kubelet=kubelet))
+    told_now = list(judge(seen, at=at, lifetimes=lifetimes.table(), kubelet=kubelet))
+    alone = [one for one in told_now if not isinstance(one, Shared)]
+    return [*alone, *together(one for one in told_now if isinstance(one, Shared))]
 
 
 def findings(observed: Sequence[Finding | Unseen]) -> dict[str, Finding]:

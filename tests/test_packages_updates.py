@@ -218,7 +218,7 @@ def test_an_error_of_apt_is_told_in_its_own_words_once() -> None:
     unknown = [one for one in findings(observed).values() if one.check == "patches.unknown"]
     assert [one.subject for one in unknown] == [UPDATES]
     assert "Unmet dependencies" in unknown[0].summary
-    assert unseen(observed) == [UPDATES, "machine/rpi3/kubernetes"]
+    assert unseen(observed) == [UPDATES, "machine/rpi3/kubernetes", "cluster/kubernetes"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from opsd.model import Change, Finding, OpenFinding, Outcome, Run, Severity
 from opsd.runner import execute
 from opsd.testing import FakeClock, MemoryFleet, context
 from opsd.triage import transitions
-from tests.packaging import CONTROL, HEALTHY, NODE, NOW, ROUTER, lists
+from tests.packaging import CONTROL, HEALTHY, NODE, NOW, ROUTER, fixture, lists, system
 
 SECURITY = (
     "1 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.\n"
@@ -86,9 +87,35 @@ def test_a_machine_that_is_away_is_unknown_and_spoils_no_other(tmp_path: Path) -
 
     found = told(run)[("patches.unknown", "machine/rpi3/patches")]
     assert run.outcome is Outcome.COMPLETED
-    assert run.unseen == ("machine/rpi3",)
+    assert set(run.unseen) == {"machine/rpi3", "release", "cluster/kubernetes"}
     assert found.cause == "machine/rpi3"
     assert "connection timed out" in found.summary
+
+
+def test_what_is_true_of_many_machines_is_told_once_with_their_names(tmp_path: Path) -> None:
+    old = {**HEALTHY, "system": system(fixture("os-release_debian12.txt"))}
+    machines = {replace(NODE, name=f"rpi{n}"): old for n in range(1, 6)}
+
+    run = ran(made(tmp_path, machines))
+
+    (found,) = told(run).values()
+    assert found.subject == "release/debian-12"
+    assert found.summary == (
+        "Debian GNU/Linux 12 (bookworm): long-term support only, until 2028-06-30: "
+        "rpi1, rpi2 and 3 more"
+    )
+    assert found.facts["machines"] == "rpi1, rpi2, rpi3, rpi4, rpi5"
+
+
+def test_what_was_true_of_a_machine_that_is_away_now_stays_open(tmp_path: Path) -> None:
+    old = {**HEALTHY, "system": system(fixture("os-release_debian12.txt"))}
+    before = ran(made(tmp_path, {CONTROL: HEALTHY, NODE: old}))
+
+    away = ran(made(tmp_path, {CONTROL: HEALTHY, NODE: AWAY}))
+    upgraded = ran(made(tmp_path, {CONTROL: HEALTHY, NODE: HEALTHY}))
+
+    assert (Change.RESOLVED, "patches.release_old") not in changed(before, away)
+    assert changed(before, upgraded) == {(Change.RESOLVED, "patches.release_old")}
 
 
 def test_what_was_open_on_a_machine_that_is_away_stays_open(tmp_path: Path) -> None:

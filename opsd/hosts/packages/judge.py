@@ -14,10 +14,9 @@ from opsd.hosts.lifetimes import Lifetimes
 from opsd.hosts.machine import Machine
 from opsd.hosts.packages import kubernetes, running, updates, upkeep
 from opsd.hosts.packages.answers import Unreadable
-from opsd.hosts.packages.look import Look, Part, Report
+from opsd.hosts.packages.look import Look, Part, Report, Shared, written
 from opsd.hosts.script import Script
 from opsd.model import Fact, Finding, Severity, Unseen
-from opsd.secrets import describe
 from opsd.text import printable
 
 PARTS: tuple[Part, ...] = (updates.PART, kubernetes.PART, *upkeep.PARTS, *running.PARTS)
@@ -31,7 +30,7 @@ def script() -> Script:
 
 def judge(
     visit: Visit, *, at: datetime, lifetimes: Lifetimes, kubelet: str = ""
-) -> Iterator[Finding | Unseen]:
+) -> Iterator[Finding | Unseen | Shared]:
     """Tell everything about one machine.
 
     Args:
@@ -61,8 +60,9 @@ def judge(
             if why not in reasons:
                 _tell_unknown(report, part, why, exc.fix)
                 reasons.add(why)
-            yield Unseen(subject=report.subject)
+            yield from _unseen(report.subject, part.shared)
         yield from report.findings
+        yield from report.shared
         facts |= report.facts
     yield state(visit.machine, facts)
 
@@ -70,7 +70,7 @@ def judge(
 def _unread(visit: Visit) -> Iterator[Finding | Unseen]:
     """Nothing at all was answered."""
     machine = visit.machine
-    why = describe(visit.problem) if visit.problem else "it answered nothing"
+    why = str(visit.problem or "it answered nothing")
     report = Report(machine=machine, part=AREA)
     report.tell(
         "patches.unknown",
@@ -80,7 +80,12 @@ def _unread(visit: Visit) -> Iterator[Finding | Unseen]:
         facts={"why": why},
     )
     yield from report.findings
-    yield Unseen(subject=machine.subject)
+    yield from _unseen(machine.subject, *(part.shared for part in PARTS))
+
+
+def _unseen(*subjects: str) -> Iterator[Unseen]:
+    """What is told of many machines may still be true of this one."""
+    return (Unseen(subject=subject) for subject in subjects if subject)
 
 
 def _tell_unknown(report: Report, part: Part, why: str, fix: str) -> None:
@@ -101,10 +106,7 @@ def state(machine: Machine, facts: Mapping[str, Fact]) -> Finding:
         subject=machine.subject,
         severity=Severity.INFO,
         summary=f"{machine.name}: {_short(facts)}",
-        facts={
-            key: printable(value) if isinstance(value, str) else value
-            for key, value in facts.items()
-        },
+        facts=written(facts),
     )
 
 

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 
 from opsd.hosts.lifetimes import numbers_of
 from opsd.hosts.packages import apt, dpkg, keys, rpm
-from opsd.hosts.packages.look import Look, Part, Report
+from opsd.hosts.packages.look import Look, Part, Report, Shared
 from opsd.hosts.packages.pending import KUBERNETES
 from opsd.model import Severity
+
+CLUSTER = "cluster/kubernetes"  # subject of what is told of all nodes together
 
 #: Those whose version matters; the others follow them.
 _VERSIONED = ("kubeadm", "kubelet", "kubectl")
@@ -98,12 +100,16 @@ def _tell_repository(look: Look, report: Report, versions: Mapping[str, str]) ->
 
 
 def _tell_patch(report: Report, version: str, candidate: str) -> None:
-    report.tell(
-        "patches.kubernetes_available",
-        f"Kubernetes {_short(candidate)} is available, {_short(version)} is installed",
-        f"kubeadm upgrade apply v{_short(candidate)} on the control plane first",
-        severity=Severity.INFO,
-        facts={"installed": version, "available": candidate},
+    report.share(
+        Shared(
+            check="patches.kubernetes_available",
+            subject=CLUSTER,
+            summary=f"Kubernetes {_short(candidate)} is available, {_short(version)} is installed",
+            remedy=f"kubeadm upgrade apply v{_short(candidate)} on the control plane first",
+            severity=Severity.INFO,
+            facts={"installed": version, "available": candidate},
+            machine=report.machine.name,
+        )
     )
 
 
@@ -127,4 +133,5 @@ PART = Part(
     what="whether the packages of Kubernetes are as they should be",
     probes=(dpkg.PACKAGES, apt.PENDING, keys.KEYS, rpm.DNF, rpm.ZYPPER),
     judge=judge,
+    shared=CLUSTER,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -53,6 +53,46 @@ class Look:
         return self.section(probe, root=root).stdout
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """Something that is told once, with the names of the machines that it is true of."""
+
+    check: str
+    subject: str
+    summary: str
+    remedy: str
+    severity: Severity
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    machine: str = ""  #: one of them
+
+
+def together(shared: Iterable[Shared]) -> Iterator[Finding]:
+    """One finding for each thing, whatever the number of its machines."""
+    by_key: dict[tuple[str, str], list[Shared]] = {}
+    for one in shared:
+        by_key.setdefault((one.check, one.subject), []).append(one)
+    for same in by_key.values():
+        names = sorted(one.machine for one in same)
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        first = max(same, key=lambda one: (one.severity, one.summary))
+        text = f"{first.summary}: {', '.join(names[:NAMES_SHOWN])}{more}"
+        yield Finding(
+            check=first.check,
+            subject=printable(first.subject),
+            severity=first.severity,
+            summary=shortened(printable(text), _SUMMARY_CHARACTERS),
+            remedy=printable(first.remedy),
+            facts=written({**first.facts, "machines": ", ".join(names[:NAMES_KEPT])}),
+        )
+
+
+def written(facts: Mapping[str, Fact]) -> dict[str, Fact]:
+    """Facts whose texts may be shown."""
+    return {
+        key: printable(value) if isinstance(value, str) else value for key, value in facts.items()
+    }
+
+
 @dataclass(slots=True)
 class Report:
     """What is told about one part of a machine. Filled while it is looked at."""
@@ -60,6 +100,7 @@ class Report:
     machine: Machine
     part: str
     findings: list[Finding] = field(default_factory=list)
+    shared: list[Shared] = field(default_factory=list)
     facts: dict[str, Fact] = field(default_factory=dict)  #: for the table; units in the keys
 
     @property
@@ -91,12 +132,13 @@ class Report:
                 remedy=printable(remedy),
                 cause=cause,
                 steady_for=steady_for,
-                facts={
-                    key: printable(value) if isinstance(value, str) else value
-                    for key, value in (facts or {}).items()
-                },
+                facts=written(facts or {}),
             )
         )
+
+    def share(self, shared: Shared) -> None:
+        """Add something that is likely true of other machines too, and told once for all."""
+        self.shared.append(shared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +151,7 @@ class Part:
     judge: Callable[[Look, Report], None]  #: raises `Unreadable`
     #: Of its being unknown; INFO for what only adds to what else is known.
     unknown: Severity = Severity.WARNING
+    shared: str = ""  #: subject, or the beginning of it, of what it tells of many machines at once
 
 
 def count(number: int, noun: str) -> str:
@@ -117,8 +160,7 @@ def count(number: int, noun: str) -> str:
 
 
 def days(duration: timedelta) -> str:
-    """``4 days``, ``a day``, ``7 hours``."""
+    """``4 days``, ``7 hours``."""
     if duration < timedelta(hours=36):
-        hours = max(1, round(duration / timedelta(hours=1)))
-        return count(hours, "hour")
+        return count(round(duration / timedelta(hours=1)), "hour")
     return count(round(duration / timedelta(days=1)), "day")

@@ -13,11 +13,13 @@ from datetime import date, timedelta
 from opsd.hosts.lifetimes import Lifetime, Phase
 from opsd.hosts.packages import dpkg, lists, reboot, system
 from opsd.hosts.packages.answers import Unreadable
-from opsd.hosts.packages.look import NAMES_KEPT, NAMES_SHOWN, Look, Part, Report, days
+from opsd.hosts.packages.look import NAMES_KEPT, NAMES_SHOWN, Look, Part, Report, Shared, days
 from opsd.hosts.packages.pending import Update, names
 from opsd.model import Severity
 
+RELEASE = "release"  # begins the subject of what is told of all machines with one release
 ENDS_SOON = timedelta(days=60)
+_WORTH_TELLING = timedelta(hours=1)
 
 
 def judge_reboot(look: Look, report: Report) -> None:
@@ -42,10 +44,10 @@ def judge_reboot(look: Look, report: Report) -> None:
             facts={"kernel": kernels.running},
         )
     elif why:
-        since = kernels.noted_at and about.now - kernels.noted_at
+        since = about.now - (kernels.noted_at or about.now)
         report.tell(
             "patches.reboot_needed",
-            f"needs a reboot{f' for {days(since)}' if since else ''}: {why}",
+            f"needs a reboot{f' for {days(since)}' if since >= _WORTH_TELLING else ''}: {why}",
             f"{_drain(look)}, then reboot {look.machine.name}",
             facts={
                 "why": why,
@@ -118,17 +120,27 @@ def judge_release(look: Look, report: Report) -> None:
     end = _end(look, lifetime)
     report.facts["support_ends"] = end.isoformat()
     today = look.at.date()
-    upgrade = f"plan the upgrade of {look.machine.name} to the next release"
-    facts = {"release": about.name, "end": end.isoformat(), "eol": lifetime.eol.isoformat()}
+    check, severity = "patches.release_ended", Severity.WARNING
     if today > end:
         text = f"{about.name} has had no security fixes since {end}"
-        report.tell("patches.release_ended", text, upgrade, facts=facts)
     elif end - today <= ENDS_SOON:
         text = f"{about.name} gets no security fixes from {end + timedelta(days=1)} on"
-        report.tell("patches.release_ended", text, upgrade, facts=facts)
     elif lifetime.phase(today) is Phase.EXTENDED:
-        text = f"{about.name} gets only long-term support since {lifetime.eol}, until {end}"
-        report.tell("patches.release_old", text, upgrade, severity=Severity.INFO, facts=facts)
+        text = f"{about.name}: long-term support only, until {end}"
+        check, severity = "patches.release_old", Severity.INFO
+    else:
+        return
+    report.share(
+        Shared(
+            check=check,
+            subject=f"{RELEASE}/{about.product}-{about.version}",
+            summary=text,
+            remedy="plan the upgrade to the next release, one machine at a time",
+            severity=severity,
+            facts={"release": about.name, "end": str(end), "eol": str(lifetime.eol)},
+            machine=look.machine.name,
+        )
+    )
 
 
 def _end(look: Look, lifetime: Lifetime) -> date:
@@ -167,5 +179,6 @@ PARTS = (
         probes=(system.SYSTEM, lists.LISTS),
         judge=judge_release,
         unknown=Severity.INFO,
+        shared=RELEASE,
     ),
 )

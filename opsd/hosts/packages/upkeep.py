@@ -122,7 +122,7 @@ def _tell_reboots(look: Look, report: Report, habits: unattended.Unattended) -> 
         "patches.automatic_reboot",
         f"reboots by itself {at} when an update asks for it, "
         f"without a drain{', and one asks now' if waits else ''}",
-        f'on {look.machine.name}: Unattended-Upgrade::Automatic-Reboot "false"; in '
+        f'on {look.machine.name}: set Unattended-Upgrade::Automatic-Reboot to "false" in '
         "/etc/apt/apt.conf.d",
         severity=(Severity.CRITICAL if look.machine.roles & _NEEDED_BY_ALL else Severity.WARNING),
         facts={"at": habits.reboots_at, "is_due": waits},
