@@ -193,13 +193,11 @@ class KubeadmNode:
     def join_cluster(self) -> None:
         """Have its node and its static pods in the cluster, as its kubelet would."""
         name = self.machine.name
-        addresses = [{"type": "InternalIP", "address": self.machine.address}]
-        labels = {"node-role.kubernetes.io/control-plane": "", "kubernetes.io/hostname": name}
         node = {
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": name, "labels": labels},
-            "status": {"addresses": addresses},
+            "metadata": {"name": name, "labels": self._labels()},
+            "status": self._status(),
         }
         self.kubectl(
             f"create clusterrolebinding {ADMINS} --clusterrole=cluster-admin --group={ADMINS}"
@@ -207,7 +205,36 @@ class KubeadmNode:
         self.kubectl("create -f -", stdin=json.dumps(node))
         self.kubectl("-n kube-system create serviceaccount default")
         self.mirror_pods()
-        self.kubeadm(f"init phase upload-config kubeadm --config {CONFIG}")
+        self.kubeadm(f"init phase upload-config all --config {CONFIG}")
+        self.kubeadm(f"init phase addon all --config {CONFIG}")
+
+    def _labels(self) -> dict[str, str]:
+        name = self.machine.name
+        return {"node-role.kubernetes.io/control-plane": "", "kubernetes.io/hostname": name}
+
+    def _status(self) -> dict[str, Any]:
+        """What its kubelet would say of it."""
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+        pressures = ("MemoryPressure", "DiskPressure", "PIDPressure")
+        info = {
+            "kubeletVersion": self.version,
+            "kernelVersion": "6.1.0-98-opsd",
+            "containerRuntimeVersion": "containerd://2.3.1",
+            "osImage": "Debian GNU/Linux 12 (bookworm)",
+            "operatingSystem": "linux",
+            "architecture": "amd64",
+            "machineID": "m",
+            "systemUUID": "s",
+            "bootID": self.machine.boot_id,
+            "kubeProxyVersion": "",
+        }
+        return {
+            "addresses": [{"type": "InternalIP", "address": self.machine.address}],
+            "conditions": [ready, *({"type": one, "status": "False"} for one in pressures)],
+            "nodeInfo": info,
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+            "capacity": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+        }
 
     def mirror_pods(self) -> None:
         """Let the cluster's pods be what the files say."""
@@ -216,6 +243,7 @@ class KubeadmNode:
             pod = yamltext.mapping(self.machine.run(f"cat {path}", check=True).out)
             pod["metadata"]["name"] = f"{component}-{self.machine.name}"
             pod["spec"]["nodeName"] = self.machine.name
+            pod["metadata"].setdefault("annotations", {})["kubernetes.io/config.mirror"] = "1"
             pod.pop("status", None)
             self.kubectl("replace --force --grace-period=0 -f -", stdin=json.dumps(pod))
 
