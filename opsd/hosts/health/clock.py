@@ -71,7 +71,8 @@ def _measured_s(keeper: str, value: str) -> float | None:
     fields = value.split(",")
     is_number = keeper == "chrony" and len(fields) > _LEAP_FIELD
     match = re.fullmatch(r"-?\d+\.\d+", fields[_OFFSET_FIELD]) if is_number else None
-    return float(match[0]) if match else None
+    # What chrony prints is the correction: more than zero for a clock that is behind.
+    return -float(match[0]) if match else None
 
 
 def _in_a_word(keeper: str, *, is_kept: bool | None) -> str:
