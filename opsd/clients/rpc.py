@@ -94,7 +94,9 @@ def _called(host: str, port: int, version: int, deadline: Deadline, connect: Con
         return Answer(outcome=Outcome.REFUSED, detail=f"port {port} is closed")
     except (ConnectionError, EOFError):
         return Answer(outcome=Outcome.STRANGE, detail="it hung up without an answer")
-    except (OSError, TransientError) as exc:
+    except OSError as exc:
+        return Answer(outcome=Outcome.UNREACHABLE, detail=exc.strerror or "no way to it")
+    except TransientError as exc:
         return Answer(outcome=Outcome.UNREACHABLE, detail=str(exc))
 
 

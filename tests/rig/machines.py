@@ -132,6 +132,11 @@ class RealMachine:
         return f"{self.address} {self.host_key}"
 
     @property
+    def is_on(self) -> bool:
+        """Whether it was started, and not killed."""
+        return self._server is not None
+
+    @property
     def pid(self) -> int:
         """Of its process 1, as the host counts."""
         assert self._server, f"{self.name} is switched off"

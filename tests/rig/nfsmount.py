@@ -131,5 +131,6 @@ def mounted(machine: RealMachine, path: str, *, source: str) -> Iterator[NfsMoun
         yield mount
     finally:
         mount.become(Mode.FAIL)
-        machine.run(f"umount -f '{path}'; umount -l '{path}'")
+        if machine.is_on:
+            machine.run(f"umount -f '{path}'; umount -l '{path}'")
         os.close(device)

@@ -42,7 +42,7 @@ def _to_socket(channel: paramiko.Channel, theirs: socket.socket) -> None:
             theirs.sendall(piece)
     with contextlib.suppress(OSError):
         theirs.shutdown(socket.SHUT_RDWR)
-    channel.close()
+    _close(channel)
 
 
 def _to_channel(channel: paramiko.Channel, theirs: socket.socket) -> None:
@@ -50,5 +50,10 @@ def _to_channel(channel: paramiko.Channel, theirs: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while piece := theirs.recv(_PIECE_BYTES):
             channel.sendall(piece)
-    channel.close()
+    _close(channel)
     theirs.close()
+
+
+def _close(channel: paramiko.Channel) -> None:
+    with contextlib.suppress(OSError, EOFError):  # the login itself ended first
+        channel.close()

@@ -171,7 +171,7 @@ def users_among(pods: Iterable[Pod]) -> Iterator[User]:
                 namespace=pod.namespace,
                 name=pod.name,
                 claims=claims,
-                is_database=_is_database(pod.spec),
+                is_database=is_database(pod.spec),
             )
 
 
@@ -183,7 +183,8 @@ def _claims(pod: Pod) -> Iterator[str]:
             yield f"{pod.name}-{volume.name}"
 
 
-def _is_database(spec: PodSpec) -> bool:
+def is_database(spec: PodSpec) -> bool:
+    """Whether a container of it is a database, by the name of its image."""
     names = [image_name(container.image) for container in spec.containers]
     return any(DATABASES.search(one) and not NOT_DATABASES.search(one) for one in names)
 

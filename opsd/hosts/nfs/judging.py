@@ -1,10 +1,11 @@
 """A mount hangs: is it the file server, the way to it, or this one mount? Pure.
 
 The server is asked from opsd and from the machines whose mounts hang. It counts as down only
-when nobody reached it from two places, and no mount of it answered anywhere.
+when nobody reached it from two places, and no mount of it answered anywhere. One that answers
+the call, while all its mounts on several machines hang, waits for its own disk.
 
-Limits: all that is known is of one moment. A server that answers NULL and hangs on its own disk
-looks like mounts that hang on several machines.
+Limits: all that is known is of one moment. Where only one machine mounts a server, its stuck
+disk looks like a stuck mount.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class State(enum.StrEnum):
 
     OK = "ok"
     SLOW = "slow"
-    SERVER_DOWN = "server_down"  #: hangs or fails, as its server answers nobody
+    SERVER_DOWN = "server_down"  #: hangs or fails, as its server is down or stuck
     PATH_BROKEN = "path_broken"  #: hangs or fails, as this machine does not reach the server
     HUNG = "hung"  #: its server answers, and the mount does not
     STALE = "stale"  #: its server no longer knows the directory
@@ -39,6 +40,7 @@ class Health(enum.StrEnum):
     """How a file server is."""
 
     ALIVE = "alive"
+    STUCK = "stuck"  #: it answers calls, and no mount of it answers anywhere
     DOWN = "down"
     UNKNOWN = "unknown"
 
@@ -92,20 +94,23 @@ def judge_server(
             hanging.add(machine)
         elif look.sight in {Sight.ANSWERED, Sight.STALE}:
             answering.add(machine)
-    # A mount that hangs stands for its machine where that could not call.
-    failing = {place for place, call in calls.items() if not call.is_alive}
-    failing |= hanging - calls.keys()
-    if answering or any(call.is_alive for call in calls.values()):
-        health = Health.ALIVE
-    else:
-        health = Health.DOWN if len(failing) >= _PLACES else Health.UNKNOWN
     return Server(
         name=name,
-        health=health,
+        health=_health(calls, answering, hanging),
         calls=dict(calls),
         answering=tuple(sorted(answering)),
         hanging=tuple(sorted(hanging)),
     )
+
+
+def _health(calls: Mapping[str, Answer], answering: set[str], hanging: set[str]) -> Health:
+    # A mount that hangs stands for its machine where that could not call.
+    failing = {place for place, call in calls.items() if not call.is_alive}
+    if answering:
+        return Health.ALIVE
+    if any(call.is_alive for call in calls.values()):
+        return Health.STUCK if len(hanging - failing) >= _PLACES else Health.ALIVE
+    return Health.DOWN if len(failing | hanging) >= _PLACES else Health.UNKNOWN
 
 
 def judge(
@@ -131,11 +136,10 @@ def judge(
         return State.STALE
     if not is_suspect(look, traffic):
         return State.UNKNOWN
-    if server is Health.DOWN:
+    if call is not None and not call.is_alive and server in {Health.ALIVE, Health.STUCK}:
+        return State.PATH_BROKEN  # as others reach it
+    if server in {Health.DOWN, Health.STUCK}:
         return State.SERVER_DOWN
-    if call is not None and not call.is_alive:
-        # Only where others reach the server is the fault known to lie between.
-        return State.PATH_BROKEN if server is Health.ALIVE else State.HUNG
     return State.ERRORS if look.sight is Sight.ERROR else State.HUNG
 
 

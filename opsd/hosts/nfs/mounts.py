@@ -31,6 +31,11 @@ class Mount:
     options: Mapping[str, str] = field(default_factory=dict)  #: ``hard`` and its like are empty
 
     @property
+    def export(self) -> str:
+        """The directory of the server."""
+        return "/" + self.source.partition(":/")[2]
+
+    @property
     def address(self) -> str:
         """Where the server was when it was mounted."""
         return self.options.get("addr", "") or self.server

@@ -1,0 +1,1 @@
+"""What a hung mount stops: pods, claims and databases, and what helps them."""
