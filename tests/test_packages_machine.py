@@ -355,7 +355,7 @@ def test_a_newer_kernel_asks_for_a_reboot_without_anybody_noting_it() -> None:
         "rpi3: needs a reboot: kernel 6.12.25+rpt-rpi-v8 is installed, 6.6.51+rpt-rpi-v8 runs"
     )
     assert found.remedy.startswith("kubectl drain rpi3 ")
-    assert state(observed).summary == "rpi3: up to date, needs a reboot"
+    assert state(observed).summary == "up to date, needs a reboot"
     assert state(observed).facts["uptime_d"] == 40
 
 

@@ -53,7 +53,7 @@ def test_a_machine_without_updates_is_up_to_date_and_nothing_else_is_told() -> N
 
     assert findings(observed) == {}
     assert unseen(observed) == []
-    assert state(observed).summary == "rpi3: up to date"
+    assert state(observed).summary == "up to date"
 
 
 def test_security_fixes_are_one_finding_with_their_names_and_the_command() -> None:
@@ -65,7 +65,7 @@ def test_security_fixes_are_one_finding_with_their_names_and_the_command() -> No
     assert found.remedy == "on rpi3: apt upgrade"
     assert found.subject == UPDATES
     assert state(observed).facts["pending"] == 2
-    assert state(observed).summary == "rpi3: 2 updates, 1 for security"
+    assert state(observed).summary == "2 updates, 1 for security"
 
 
 def test_updates_that_are_no_security_fixes_are_counted_and_not_told() -> None:
@@ -127,7 +127,7 @@ def test_lists_that_were_never_fetched_are_unknown_and_not_up_to_date() -> None:
     assert found.remedy == "on rpi3: apt-get update"
     assert unseen(observed) == [UPDATES]
     assert state(observed).facts.get("pending") is None
-    assert state(observed).summary == "rpi3: updates unknown"
+    assert state(observed).summary == "updates unknown"
 
 
 @pytest.mark.parametrize(

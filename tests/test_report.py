@@ -12,7 +12,14 @@ import pytest
 
 from opsd.alerts.marks import Mark
 from opsd.alerts.policy import Policy
-from opsd.alerts.report import BODY_CHARACTERS, FINDINGS_SHOWN, SUBJECTS_SHOWN, Summary, compose
+from opsd.alerts.report import (
+    BODY_CHARACTERS,
+    FINDINGS_SHOWN,
+    MACHINES_SHOWN,
+    SUBJECTS_SHOWN,
+    Summary,
+    compose,
+)
 from opsd.alerts.reporting import FURTHEST_SLOT, Reports
 from opsd.cron import parse
 from opsd.incidents import Acknowledgement, Pause
@@ -102,6 +109,53 @@ def test_what_is_only_information_is_told_and_all_is_well() -> None:
 
     assert message.title.startswith("All is well")
     assert "For information:\n- the dump of database/main/app failed" in message.body
+
+
+def state(machine: str, area: str, said: str) -> OpenFinding:
+    return opened(
+        f"machine/{machine}", check=f"{area}.state", summary=said, severity=Severity.INFO
+    )
+
+
+def test_every_machine_has_a_line_and_is_no_news() -> None:
+    message = composed(
+        summary(
+            state("rpi1", "health", "healthy"),
+            state("rpi2", "patches", "up to date"),
+            state("rpi1", "patches", "5 updates, 3 for security"),
+        )
+    )
+
+    assert message.title.startswith("All is well")
+    assert "Machines:\nrpi1: 5 updates, 3 for security; healthy\nrpi2: up to date" in message.body
+    assert "For information" not in message.body
+
+
+def test_what_was_said_of_a_machine_before_nobody_could_look_is_not_repeated() -> None:
+    message = composed(
+        summary(
+            state("rpi1", "patches", "up to date"),
+            state("rpi1", "health", "healthy"),
+            opened("machine/rpi1", check="machine.unreachable"),
+            state("rpi2", "patches", "up to date"),
+            state("rpi2", "health", "healthy"),
+            opened("machine/rpi2/patches", check="patches.unknown"),
+        )
+    )
+
+    assert "rpi1: cannot be asked\nrpi2: patches not known; healthy" in message.body
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_the_lines_of_machines_are_bounded(beyond: int) -> None:
+    machines = [
+        state(f"rpi{n:02}", "patches", "up to date") for n in range(MACHINES_SHOWN + beyond)
+    ]
+
+    body = composed(summary(*machines)).body
+
+    assert body.count("up to date") == MACHINES_SHOWN
+    assert ("and 1 more, opsd nodes" in body) is bool(beyond)
 
 
 def test_what_somebody_has_in_hand_is_named_and_does_not_need_you() -> None:

@@ -17,16 +17,18 @@ from opsd.alerts.marks import Key, Mark, key_of
 from opsd.alerts.render import lasting
 from opsd.cron import Cron
 from opsd.incidents import Pause
-from opsd.model import Message, OpenFinding, Outcome, Severity
+from opsd.model import Finding, Message, OpenFinding, Outcome, Severity
 from opsd.state.tally import Tally
 from opsd.text import printable, shortened
 
 BODY_CHARACTERS = 3500
 FINDINGS_SHOWN = 8
 SUBJECTS_SHOWN = 8
+MACHINES_SHOWN = 20
 _LINE_CHARACTERS = 160
 _PERIODS = {1: "since yesterday", 7: "this week", 28: "this month", 30: "this month"}
 _PERIODS |= {29: "this month", 31: "this month"}
+_MACHINE, _STATE = "machine/", ".state"  # of the lines for `opsd nodes`: patches.state
 _WELL = (Outcome.COMPLETED, Outcome.SKIPPED)
 
 
@@ -52,6 +54,7 @@ def compose(summary: Summary, *, slot: datetime, timezone: tzinfo) -> Message:
         _section("Needs you:", _needs(needing, idle, now=summary.now)),
         _section("Jobs:", _job_lines(summary, timezone)),
         _section("Newest backups, the oldest first:", _ages(summary)),
+        _section("Machines:", _machines(summary)),
         _section("Came and went:", _gone(summary)),
         _section("Acknowledged or silenced:", _known(summary)),
         _section("For information:", _notes(summary)),
@@ -149,6 +152,30 @@ def _ages(summary: Summary) -> Iterator[str]:
     yield from _more(ordered, SUBJECTS_SHOWN, "all newer: opsd backups list")
 
 
+def _machines(summary: Summary) -> Iterator[str]:
+    """What the last looks at each machine said, and what they could not say."""
+    findings = [entry.finding for entry in summary.findings]
+    keys = {finding.key for finding in findings}
+    said: dict[str, list[str]] = {}
+    for finding in sorted(filter(_is_state, findings), key=lambda one: one.key, reverse=True):
+        machine, area = finding.subject, finding.check.removesuffix(_STATE)
+        # What was said before nobody could look any more is no news.
+        is_known = (f"{area}.unknown", f"{machine}/{area}") not in keys
+        said.setdefault(machine, []).append(finding.summary if is_known else f"{area} not known")
+    for machine in list(said):
+        if ("machine.unreachable", machine) in keys:
+            said[machine] = ["cannot be asked"]
+    ordered = sorted(said.items())
+    for machine, words in ordered[:MACHINES_SHOWN]:
+        yield _line(f"{machine.removeprefix(_MACHINE)}: {'; '.join(words)}")
+    yield from _more(ordered, MACHINES_SHOWN, "opsd nodes")
+
+
+def _is_state(finding: Finding) -> bool:
+    """Whether it is a line of the table of machines, and no news."""
+    return finding.check.endswith(_STATE) and finding.subject.startswith(_MACHINE)
+
+
 def _gone(summary: Summary) -> Iterator[str]:
     still_open = {key_of(entry) for entry in summary.findings}
     gone = sorted(
@@ -170,7 +197,11 @@ def _known(summary: Summary) -> Iterator[str]:
 
 
 def _notes(summary: Summary) -> Iterator[str]:
-    notes = [entry for entry in summary.findings if entry.finding.severity is Severity.INFO]
+    notes = [
+        entry
+        for entry in summary.findings
+        if entry.finding.severity is Severity.INFO and not _is_state(entry.finding)
+    ]
     return _listed(notes, now=summary.now)
 
 

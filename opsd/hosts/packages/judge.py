@@ -105,7 +105,7 @@ def state(machine: Machine, facts: Mapping[str, Fact]) -> Finding:
         check="patches.state",
         subject=machine.subject,
         severity=Severity.INFO,
-        summary=f"{machine.name}: {_short(facts)}",
+        summary=_short(facts),
         facts=written(facts),
     )
 
