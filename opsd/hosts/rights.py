@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from opsd.hosts.health import disks, kernellog
 from opsd.hosts.machine import Machine, Role
 from opsd.hosts.packages import reboot, rpm, unattended
 from opsd.hosts.script import Probe, Section
@@ -29,6 +30,14 @@ class Right:
         return not self.roles or bool(self.roles & machine.roles)
 
 
+_KUBE = "/etc/kubernetes"
+_KUBELET = "/var/lib/kubelet"
+_CONFS = ("admin", "super-admin", "controller-manager", "scheduler", "kubelet")
+_FOLDERS = f"etc/kubernetes etc/systemd/system/kubelet.service.d {_KUBELET[1:]}/pki"
+_NODES = frozenset({Role.NODE})
+_CONTROL_PLANES = frozenset({Role.CONTROL_PLANE})
+_NFS_SERVERS = frozenset({Role.NFS_SERVER})
+
 RIGHTS: tuple[Right, ...] = (
     Right(
         command=reboot.ROOT,
@@ -37,6 +46,58 @@ RIGHTS: tuple[Right, ...] = (
     Right(command=unattended.ROOT, purpose="whether the last unattended upgrade failed"),
     Right(command=rpm.DNF_CHECK, purpose="which updates wait (Fedora, RHEL and its rebuilds)"),
     Right(command=rpm.DNF_LIST, purpose="which of these are security fixes (likewise)"),
+    Right(command=kernellog.ROOT, purpose="what the kernel complained about"),
+    Right(command=disks.ROOT, purpose="which disk is about to die"),
+    Right(command=disks.ROOT.replace("/dev/", "-d sat /dev/"), purpose="the same of disks on USB"),
+    Right(
+        command=f"timeout -s KILL 5 stat -f -c %T -- {_KUBELET}/pods/uid/volumes/kind/name",
+        purpose="whether the NFS mounts of pods hang",
+        roles=_NODES,
+    ),
+    Right(
+        command=f"grep -s . {_KUBELET}/config.yaml {_KUBELET}/kubeadm-flags.env"
+        f" {_KUBELET}/instance-config.yaml",
+        purpose="which settings of the kubelet an upgrade refuses",
+        roles=_NODES,
+    ),
+    Right(
+        command=f"sed -n '/BEGIN.CERT/,/END.CERT/p' {_KUBELET}/pki/kubelet-client-current.pem",
+        purpose="until when the kubelet's certificate is good",
+        roles=_NODES,
+    ),
+    Right(
+        command="grep -s client-certificate " + " ".join(f"{_KUBE}/{one}.conf" for one in _CONFS),
+        purpose="until when the logins of the control plane are good",
+        roles=_NODES,
+    ),
+    Right(
+        command="crictl images -o json", purpose="which images lie ready", roles=_CONTROL_PLANES
+    ),
+    Right(
+        command=f"grep -r . {_KUBE}/manifests",
+        purpose="which flags of the control plane an upgrade refuses",
+        roles=_CONTROL_PLANES,
+    ),
+    Right(
+        command="du -sxk /var/lib/etcd /etc/kubernetes/tmp",
+        purpose="whether there is room for an upgrade",
+        roles=_CONTROL_PLANES,
+    ),
+    Right(
+        command=f"find {_FOLDERS} -size -513 ! -type d ! -path 'etc/kubernetes/tmp/*'",
+        purpose="the files of etcd-backup besides the snapshot",
+        roles=_CONTROL_PLANES,
+    ),
+    Right(
+        command="tar -cf - -T -",
+        purpose="the same; it reads every file, as the backup's keys would let anybody do",
+        roles=_CONTROL_PLANES,
+    ),
+    Right(
+        command="find /proc/fs/nfsd/clients -name info -exec cat {} +",
+        purpose="when a lost node last wrote to the file server",
+        roles=_NFS_SERVERS,
+    ),
 )
 
 

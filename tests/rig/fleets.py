@@ -31,16 +31,16 @@ class Reachable(Protocol):
     def port(self) -> int: ...
 
 
-def access_to(machines: Sequence[RealMachine], **changes: Any) -> Access:
+def access_to(real: Sequence[RealMachine], **changes: Any) -> Access:
     """How opsd logs in to machines of one network, whose keys are known; `changes` in it."""
-    home = machines[0].network.home
+    home = real[0].network.home
     known = home / f"known_hosts-{secrets.token_hex(4)}"
-    known.write_text("".join(f"{one.name} {one.host_key}\n" for one in machines))
+    known.write_text("".join(f"{one.name} {one.host_key}\n" for one in real))
     made = _access(
-        user=machines[0].user,
-        key=machines[0].identity_file,
+        user=real[0].user,
+        key=real[0].identity_file,
         known_hosts=known,
-        machines=tuple(Entry(name=one.name, address=one.address) for one in machines),
+        machines=tuple(Entry(name=one.name, address=one.address) for one in real),
     )
     return replace(made, **changes)
 
@@ -73,10 +73,10 @@ def fleet_with(access: Access, *, within_s: float = WITHIN_S) -> SshFleet:
 
 
 def fleet_of(
-    machines: Sequence[RealMachine], *, within_s: float = WITHIN_S, **changes: Any
+    real: Sequence[RealMachine], *, within_s: float = WITHIN_S, **changes: Any
 ) -> SshFleet:
     """The fleet of real machines."""
-    return fleet_with(access_to(machines, **changes), within_s=within_s)
+    return fleet_with(access_to(real, **changes), within_s=within_s)
 
 
 def within(seconds: float) -> Deadline:
