@@ -64,7 +64,8 @@ def release_of(secret: Secret) -> Release:
         stream = zlib.decompressobj(_GZIP)
         content = stream.decompress(packed, _MOST_BYTES)
         if not stream.eof:
-            raise ValueError(f"{secret}: the release is larger than {_MOST_BYTES >> 20} MiB")
+            most = f"{_MOST_BYTES >> 20} MiB"
+            raise ValueError(f"{secret}: it holds no release of Helm, or more than {most} of it")
         kept = msgspec.json.decode(content, type=_Content)
     except (KeyError, binascii.Error, zlib.error, msgspec.DecodeError) as exc:
         raise ValueError(f"{secret}: it holds no release of Helm") from exc

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-_QUANTITY = re.compile(r"([+-]?[0-9.]+)(?:([eE][+-]?\d+)|([numkMGTPE]i?|Ki))?")
+_QUANTITY = re.compile(r"([+-]?[0-9.]+)(?:([eE][+-]?\d+)|([KMGTPE]i|[numkMGTPE]))?")
 _UNITS = {
     "n": Decimal("1e-9"),
     "u": Decimal("1e-6"),
