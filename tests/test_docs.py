@@ -140,6 +140,9 @@ def test_every_key_of_a_json_answer_about_runs_is_documented() -> None:
             "verify.py",
             "restore.py",
             "check.py",
+            "nodecheck.py",
+            "nodelist.py",
+            "nodetrust.py",
         )
     )
 
