@@ -263,7 +263,7 @@ def test_a_machine_that_reboots_by_itself_is_told_where_it_belongs_to_a_cluster(
     assert "patches.automatic_reboot" not in lonely
 
 
-def test_without_any_right_everything_but_three_details_is_known(
+def test_without_any_right_everything_but_two_details_is_known(
     looker: Looker, rpi1: RealMachine
 ) -> None:
     rpi1.sudoers("# nothing")
