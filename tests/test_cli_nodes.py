@@ -221,6 +221,23 @@ def test_a_key_that_is_none_is_a_mistake_in_the_configuration(desk: Desk, tmp_pa
     assert "no private key of OpenSSH" in ended.err
 
 
+@pytest.mark.real
+def test_a_check_of_everything_tries_the_logins(desk: Desk, sshd: SshServer) -> None:
+    desk.configure(tables(sshd, gone=True))
+    desk.type("nodes", "trust", "--yes")
+
+    answer = desk.json("check")
+
+    states = {one["what"]: one["state"] for one in answer["checks"]}
+    assert (states["machine/nas"], states["machine/gone"]) == ("ok", "failed")
+
+
+def test_a_check_of_everything_without_logins_says_nothing_of_machines(desk: Desk) -> None:
+    told = desk.json("check")["checks"]
+
+    assert not any(one["what"].startswith("machine") for one in told)
+
+
 # --- The page ---
 
 

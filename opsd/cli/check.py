@@ -23,7 +23,7 @@ from opsd.cli.progress import shown
 from opsd.cli.render import Cell, Screen, Tone, count_text, joined, name_text, print_json
 from opsd.cli.results import DRY_RUN
 from opsd.cli.wiring import Wiring
-from opsd.clock import SystemClock
+from opsd.clock import Deadline, SystemClock
 from opsd.errors import ConfigError, LeaseHeld, OpsdError
 from opsd.model import Finding, Outcome, Run, Severity
 from opsd.secrets import SHORTEST_REDACTED, Secret, describe
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from opsd.configfile import JobEntry
+    from opsd.hosts.entrance import Entrance
     from opsd.progress import Progress
 
 OLDEST_SANE = datetime(2025, 1, 1, tzinfo=UTC)  # a machine without a battery wakes up in 1970
+LOGINS_S = 120.0  # to all machines together
 _MOUNTS = Path("/proc/self/mounts")
 
 
@@ -102,6 +104,10 @@ def _everything(wiring: Wiring, progress: Progress) -> Iterator[Checked]:
         progress.update(f"repository {name}")
         yield _repository(wiring, name)
         progress.finish(f"repository {name}")
+    if config.document.ssh:
+        progress.update("log in to machines")
+        yield from _machines(wiring)
+        progress.finish("log in to machines")
     for entry in config.jobs.values():
         progress.update(f"dry run of {entry.job.name}")
         yield from _job(wiring, entry, progress)
@@ -225,6 +231,38 @@ def _repository(wiring: Wiring, name: str) -> Checked:
         return Checked(what=what, health=Health.FAILED, detail=str(exc))
     detail = f"{repository.location}: written, read back, listed, deleted"
     return Checked(what=what, health=Health.OK, detail=detail)
+
+
+def _machines(wiring: Wiring) -> Iterator[Checked]:
+    """Every login, one by one, and what the cluster could not say."""
+    from opsd.hosts.entrance import entrances  # noqa: PLC0415 - not for every configuration
+
+    fleet = wiring.fleet(Deadline.after(LOGINS_S, wiring.clock))
+    try:
+        roster = fleet.roster()
+        found = sorted(entrances(fleet, roster.machines), key=lambda one: one.machine.name)
+    except OpsdError as exc:
+        yield Checked(what="machines", health=Health.FAILED, detail=str(exc))
+        return
+    if roster.unknown:
+        yield Checked(what="machines", health=Health.UNKNOWN, detail=roster.unknown)
+    for one in found:
+        yield _login(one)
+
+
+def _login(one: Entrance) -> Checked:
+    what = one.machine.subject
+    if one.problem is not None:
+        return Checked(what=what, health=Health.FAILED, detail=str(one.problem))
+    if one.missing:
+        return Checked(
+            what=what,
+            health=Health.WARNING,
+            detail=f"logged in as {one.user}, who may not run {one.missing[0].command} as root"
+            + f" and {len(one.missing) - 1} more" * (len(one.missing) > 1),
+            remedy=f"opsd nodes check {one.machine.name}; docs/nodes.md has the lines for sudoers",
+        )
+    return Checked(what=what, health=Health.OK, detail=f"logged in as {one.user}")
 
 
 def _job(wiring: Wiring, entry: JobEntry, progress: Progress) -> Iterator[Checked]:
