@@ -95,11 +95,12 @@ def directly(settings: Settings, *, deadline: Deadline) -> Iterator[Reached]:
     identity = _identity(settings)
     for url in settings.endpoints:
         parts = urlsplit(url)
-        name = parts.hostname or url
+        host, port = parts.hostname or "", parts.port or DEFAULT_PORT
+        name = host if port == DEFAULT_PORT else f"{host}:{port}"
         endpoint = Endpoint(
             name=f"etcd on {name}",
-            host=name,
-            port=parts.port or DEFAULT_PORT,
+            host=host,
+            port=port,
             identity=identity if parts.scheme == "https" else None,
         )
         try:
