@@ -90,7 +90,7 @@ def _call(*argv: str | Path, stdin: str = "") -> None:
         raise RuntimeError(f"{' '.join(map(str, argv))}: {done.stderr.strip()}")
 
 
-def _net_of(pid: int) -> str:
+def net_of(pid: int) -> str:
     with contextlib.suppress(OSError):
         return str(Path(f"/proc/{pid}/ns/net").readlink())
     return ""
@@ -146,6 +146,11 @@ class RealMachine:
         return 0
 
     @property
+    def net(self) -> str:
+        """Its network, as /proc calls it."""
+        return net_of(self.pid)
+
+    @property
     def root(self) -> Path:
         """Its file system; to write files, `write` is safer (links in it are the host's)."""
         return Path(f"/proc/{self.pid}/root")
@@ -163,8 +168,8 @@ class RealMachine:
             ],
             log=self.home / "log",
         )
-        ours = _net_of(os.getpid())
-        self._server.await_ready(lambda: _net_of(self.pid) not in {"", ours})
+        ours = net_of(os.getpid())
+        self._server.await_ready(lambda: net_of(self.pid) not in {"", ours})
         self.network.connect(self)
         self._server.await_ready(self._listens)
 
@@ -274,8 +279,8 @@ class Network:
 
     def open(self) -> None:
         """Connect the tests to it."""
-        ours = _net_of(os.getpid())
-        self._switch.await_ready(lambda: _net_of(self._switch.pid) not in {"", ours})
+        ours = net_of(os.getpid())
+        self._switch.await_ready(lambda: net_of(self._switch.pid) not in {"", ours})
         self.number = self._take_number()
         card = f"opsd-t-{self.number}"
         _call(program("ip"), "addr", "add", f"10.213.{self.number}.1/24", "dev", card)

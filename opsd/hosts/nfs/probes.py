@@ -18,12 +18,12 @@ from collections.abc import Iterable
 from opsd.hosts.script import Probe
 
 MOUNTS, BEFORE, LOOKS, AFTER, TASKS, LOG = (
-    "nfs.mounts",
-    "nfs.before",
-    "nfs.looks",
-    "nfs.after",
-    "nfs.tasks",
-    "nfs.log",
+    "nfs-mounts",
+    "nfs-before",
+    "nfs-looks",
+    "nfs-after",
+    "nfs-tasks",
+    "nfs-log",
 )
 LOOK_S = 5  # for one look; a healthy server needs milliseconds
 LOOKS_S = 20.0  # for all of them, which are made together
