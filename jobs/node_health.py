@@ -20,6 +20,7 @@ from opsd.config import Duration, Table
 from opsd.hosts.fleet import Roster
 from opsd.hosts.health import record
 from opsd.hosts.health.checkup import NAMES, PARTS, check, is_due, script
+from opsd.hosts.health.clock import own_clock
 from opsd.hosts.health.look import Part, Thresholds
 from opsd.hosts.health.record import Record, Records
 from opsd.hosts.machine import Machine
@@ -69,6 +70,7 @@ def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
     before = record.read(ctx.scratch / MEMORY)
     parts = tuple(part for part in PARTS if part.name not in settings.leave_out)
     after: dict[str, Record] = {}
+    offsets_s: list[float] = []
     try:
         for asked, machines in _passes(ctx, settings, parts, roster, before):
             for visit in ctx.fleet.visit(machines, script(asked)):
@@ -82,9 +84,13 @@ def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
                     thresholds=_thresholds(settings),
                 )
                 after[name] = checkup.record
+                if visit.clock_offset_s is not None:
+                    offsets_s.append(visit.clock_offset_s)
                 yield from checkup.observations
     finally:
         record.write(ctx.scratch / MEMORY, {**_still_there(roster, before), **after})
+    if own := own_clock(offsets_s):
+        yield own
     yield from _missing(roster, before)
 
 

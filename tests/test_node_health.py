@@ -144,6 +144,16 @@ def test_a_machine_that_was_not_reached_keeps_what_is_known_of_it(opsd: Opsd) ->
     assert record.read(opsd.scratch / MEMORY)["nas"] == before
 
 
+def test_when_all_machines_agree_it_is_opsd_whose_clock_is_wrong(opsd: Opsd) -> None:
+    machines = [Machine(name=name, address="10.0.0.1") for name in ("a", "b", "c")]
+    offsets_s = dict.fromkeys("abc", 600.0)
+    fleet = MemoryFleet(machines, dict.fromkeys("abc", WELL), offsets_s=offsets_s)
+
+    run = opsd.run({}, fleet=fleet)
+
+    assert ("health.own_clock_off", "host/clock") in keys(run)
+
+
 def test_without_a_way_to_log_in_the_run_fails_and_says_so(tmp_path: Path) -> None:
     run = execute(node_health.JOB, Settings(), context(scratch=tmp_path, job="node-health"))
 

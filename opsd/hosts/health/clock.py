@@ -3,14 +3,18 @@
 The machine's clock is held against opsd's own at each visit, which is exact to a second, and
 the machine is asked whether something keeps its clock right.
 
-Limits: when opsd's own clock is wrong all machines seem to be; docs/node-health.md. Where neither
-chrony nor systemd answers, only the comparison is left; the table says so.
+When most of at least three machines agree with each other and not with opsd, it is opsd's clock
+that is wrong: one finding, from which theirs follow.
+
+Limits: with fewer machines the wrong one is blamed. Where neither chrony nor systemd answers,
+only the comparison is left; the table says so.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import statistics
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 
 from opsd.hosts.health.look import STEADY, Answer, Look, Part, Unknown
@@ -20,6 +24,8 @@ from opsd.model import Fact, Finding, Severity
 PROBE = "health-clock"
 OFF_S = 2.0  # from opsd's clock
 FAR_OFF_S = 5.0
+OWN = "host/clock"  # subject of opsd's own
+FEWEST = 3  # machines that can outvote opsd
 CHRONY_OFF_S = 0.5  # from the time servers, as chrony measures it
 UNSET_FOR = timedelta(hours=1)  # after a start it takes a while
 _OFFSET_FIELD, _LEAP_FIELD = 4, 13  # of `chronyc -c tracking`, from 0
@@ -91,24 +97,49 @@ def _off(
     if not is_off:
         return
     machine = look.machine.name
-    way = "ahead" if offset_s > 0 else "behind"
     yield Finding(
         check="health.clock_off",
         subject=look.subject(),
-        severity=Severity.CRITICAL if abs(offset_s) > FAR_OFF_S else Severity.WARNING,
-        summary=f"the clock of {machine} is {_readable(abs(offset_s))} {way}",
+        severity=_severity(offset_s),
+        summary=f"the clock of {machine} is {_readable(offset_s)}",
         remedy=f"on {machine}: timedatectl timesync-status, or chronyc sources -v"
         + ("; is opsd's own clock right? date" if is_kept else ""),
         facts={**facts, "offset_s": round(offset_s, 1)},
+        cause=OWN,
         steady_for=STEADY,
     )
 
 
-def _readable(seconds: float) -> str:
+def own_clock(offsets_s: Collection[float]) -> Finding | None:
+    """Opsd's own clock, if most machines agree that it is wrong; `offsets_s`: of theirs."""
+    if len(offsets_s) < FEWEST:
+        return None
+    middle_s = statistics.median(offsets_s)
+    agree = sum(abs(one - middle_s) <= OFF_S for one in offsets_s)
+    if abs(middle_s) <= OFF_S or 2 * agree <= len(offsets_s):
+        return None
+    return Finding(
+        check="health.own_clock_off",
+        subject=OWN,
+        severity=_severity(middle_s),
+        summary=f"opsd's own clock is {_readable(-middle_s)}, as {agree} of "
+        f"{len(offsets_s)} machines agree",
+        remedy="where opsd runs: timedatectl timesync-status, or chronyc sources -v",
+        facts={"offset_s": round(-middle_s, 1), "agree": agree, "machines": len(offsets_s)},
+        steady_for=STEADY,
+    )
+
+
+def _severity(offset_s: float) -> Severity:
+    return Severity.CRITICAL if abs(offset_s) > FAR_OFF_S else Severity.WARNING
+
+
+def _readable(offset_s: float) -> str:
+    way, seconds = "ahead" if offset_s > 0 else "behind", abs(offset_s)
     for unit_s, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * unit_s:
-            return f"{seconds / unit_s:.0f} {unit}"
-    return f"{seconds:.1f} s"
+            return f"{seconds / unit_s:.0f} {unit} {way}"
+    return f"{seconds:.1f} s {way}"
 
 
 def _unset(look: Look, *, is_kept: bool | None, facts: dict[str, Fact]) -> Iterator[Finding]:

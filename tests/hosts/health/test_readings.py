@@ -187,6 +187,37 @@ class TestClock:
 
         assert [one.severity for one in answer.findings] == told
 
+    def test_what_is_off_from_ours_follows_from_ours(self) -> None:
+        (finding,) = self.look("systemd=yes", offset_s=3.0).findings
+
+        assert finding.cause == clock.OWN
+
+    @pytest.mark.parametrize(
+        ("offsets_s", "told"),
+        [
+            ([300.0, 300.5], None),  # two cannot outvote one
+            ([300.0, 300.5, 299.0], CRITICAL),
+            ([300.0, 300.5, 299.0, 0.0], CRITICAL),
+            ([300.0, 300.5, 0.0, 0.0], None),
+            ([0.0, 0.5, 300.0], None),
+            ([2.0, 2.0, 2.0], None),
+            ([2.1, 2.1, 2.1], WARNING),
+            ([-4.0, 300.0, 9000.0], None),  # they do not agree either
+        ],
+    )
+    def test_our_own_clock_is_blamed_when_most_agree_against_it(
+        self, offsets_s: list[float], told: Severity | None
+    ) -> None:
+        finding = clock.own_clock(offsets_s)
+
+        assert (finding.severity if finding else None) is told
+
+    def test_our_own_clock_is_off_the_other_way(self) -> None:
+        finding = clock.own_clock([300.0, 300.0, 301.0])
+
+        assert finding is not None
+        assert finding.summary == "opsd's own clock is 5 minutes behind, as 3 of 3 machines agree"
+
     @pytest.mark.parametrize("said", ["systemd=no", f"chrony={UNSET}"])
     def test_a_clock_that_nothing_keeps_right_is_told(self, said: str) -> None:
         assert checks(self.look(said)) == ["health.clock_unset"]
