@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from opsd.hosts import yamltext
 from opsd.hosts.kubeadm import credentials
 from opsd.upgrade.check import Status, judged
+from opsd.upgrade.checks import CHECKS
 from opsd.upgrade.handshakes import shown_by
 from tests.rig.kubeadmcluster import BY_ID, START, TO_36, Cluster, running
 from tests.rig.kubeadmnode import KubeadmNode, etcd_flags
+from tests.rig.machines import EVERYTHING
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -202,3 +206,40 @@ def test_a_kubelet_that_shows_an_old_certificate_is_told(cluster: Cluster) -> No
 
     says = [next(note for note in one.notes if "10250" in note.where).status for one in results]
     assert says == [Status.PASS, Status.PASS, Status.WARN]
+
+
+def test_with_the_rights_of_the_documentation_all_of_it_is_read(cluster: Cluster) -> None:
+    machine, page = cluster.node.machine, Path("docs/nodes.md").read_text()
+    lines = re.findall(r"^opsd ALL=.*$", page, re.MULTILINE)
+
+    machine.sudoers(*lines)
+    try:
+        facts = cluster.facts()
+    finally:
+        machine.sudoers(EVERYTHING)
+
+    (read,) = facts.machines.value
+    assert len(lines) > 10
+    assert {name: one.stderr for name, one in read.sections.items() if one.is_refused} == {}
+    results = [judged(check, facts, TO_36) for check in CHECKS if check.probes]
+    assert {one.check.id: one.worst for one in results if one.status is not Status.PASS} == {}
+
+
+def test_no_key_leaves_the_machine(cluster: Cluster) -> None:
+    machine = cluster.node.machine
+    held = machine.run(
+        "cat /etc/kubernetes/pki/*.key /etc/kubernetes/pki/etcd/*.key; sed -n '/PRIVATE/,/END/p'"
+        " /var/lib/kubelet/pki/*.pem; for conf in /etc/kubernetes/*.conf; do"
+        " sed -n 's/.*client-key-data: //p' $conf | base64 -d; done",
+        check=True,
+    ).out
+    secret = {line for line in held.splitlines() if line and not line.startswith("--")}
+    words = machine.run("grep -h key-data /etc/kubernetes/*.conf", check=True).out.split()
+    encoded = {word[200:240] for word in words if len(word) > 1000}
+
+    (read,) = cluster.facts().machines.value
+
+    told = "\n".join(one.stdout + one.stderr for one in read.sections.values())
+    assert len(secret) > 200
+    assert len(encoded) == 4
+    assert [line for line in (*secret, *encoded) if line in told] == []

@@ -251,16 +251,16 @@ TROUBLES = {
     ),
     "images that are not there": Planted(
         check="images",
-        plant="cp /usr/local/bin/crictl /root; sed -i s/kube-proxy:v1.36.4/kube-proxy:v1.35.4/"
-        " /usr/local/bin/crictl",
-        mend="cp /root/crictl /usr/local/bin",
+        plant="cp /usr/bin/crictl /root; sed -i s/kube-proxy:v1.36.4/kube-proxy:v1.35.4/"
+        " /usr/bin/crictl",
+        mend="cp /root/crictl /usr/bin",
         status=Status.WARN,
         says="not there for 1.36: kube-proxy",
     ),
     "no crictl": Planted(
         check="images",
-        plant="mv /usr/local/bin/crictl /root",
-        mend="mv /root/crictl /usr/local/bin",
+        plant="mv /usr/bin/crictl /root",
+        mend="mv /root/crictl /usr/bin",
         status=Status.UNKNOWN,
         says="crictl is not there",
     ),

@@ -146,7 +146,7 @@ def put_in_order(machine: machines.RealMachine) -> None:
         check=True,
     )
     listed = json.dumps({"images": [{"id": "sha256:0", "repoTags": IMAGES}]})
-    machine.write("/usr/local/bin/crictl", f"#!/bin/sh\necho '{listed}'\n", mode=0o755)
+    machine.write("/usr/bin/crictl", f"#!/bin/sh\necho '{listed}'\n", mode=0o755)
     tell_time(machine, "yes")
 
 
