@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,9 @@ from opsd.clients.kube.client import Kube
 from opsd.clients.kube.transport import Transport
 from opsd.clock import Deadline, SystemClock
 from opsd.cluster.nodeloss.facts import Thresholds
-from opsd.cluster.remedy.rounds import Surroundings
+from opsd.cluster.nodeloss.vantage import Vantage
+from opsd.cluster.remedy.nfsfence import OpenFleet
+from opsd.cluster.remedy.rounds import Surroundings, no_machines
 from opsd.cluster.remedy.settings import FenceTable
 from opsd.model import Finding, Run
 from opsd.runner import execute
@@ -102,6 +104,8 @@ class Remedier:
     leads: Callable[[], bool] = lambda: True
     thresholds: Thresholds = QUICK
     dry_run: bool = False
+    vantages: Sequence[Vantage] = ()
+    open_fleet: OpenFleet = no_machines
     runs: list[Run] = field(default_factory=list)
     _kubeconfig: Path | None = None
 
@@ -118,7 +122,12 @@ class Remedier:
             dry_run=self.dry_run,
             kube=Kube(transport, deadline=Deadline.after(120, clock)),
         )
-        around = Surroundings(thresholds=self.thresholds, leads=self.leads)
+        around = Surroundings(
+            thresholds=self.thresholds,
+            leads=self.leads,
+            vantages=self.vantages,
+            open_fleet=self.open_fleet,
+        )
         job = replace(node_remedy.JOB, run=lambda ctx, own: node_remedy.remedy(ctx, own, around))
         with contextlib.closing(transport):
             self.runs.append(execute(job, self.settings, ctx))

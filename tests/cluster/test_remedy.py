@@ -321,7 +321,7 @@ def test_more_lost_workers_than_allowed_stop_everything(
     assert told is not None
     assert told.cause == f"node/{node.name}"
     assert opsd.writes(since) == []
-    assert plug.calls == []
+    assert set(plug.calls) == {"status"}  # which of its fences would work
 
 
 def test_a_node_of_the_control_plane_is_never_touched(
@@ -337,7 +337,7 @@ def test_a_node_of_the_control_plane_is_never_touched(
     opsd.until(lambda run: refusal(run, node.name) == {"control_plane_node"})
 
     assert opsd.writes(since) == []
-    assert plug.calls == []
+    assert set(plug.calls) == {"status"}  # which of its fences would work
 
 
 def test_nothing_is_done_where_nobody_allowed_it(
@@ -383,7 +383,7 @@ def test_a_dry_run_prints_every_call_and_makes_none(
     assert "action=off" in calls[2]
     assert OUT_OF_SERVICE in calls[-1]
     assert opsd.writes(since) == []
-    assert plug.calls == []
+    assert set(plug.calls) == {"status"}  # which of its fences would work
 
 
 def test_the_same_node_is_not_acted_on_twice_in_six_hours(

@@ -22,6 +22,7 @@ from opsd.clock import Deadline, SystemClock
 from opsd.cluster.nodeloss.facts import Thresholds
 from opsd.cluster.nodeloss.memory import MachineUptime, Uptime
 from opsd.cluster.nodeloss.survey import Pace
+from opsd.hosts.fleet import Fleet
 from opsd.incidents import AlertState
 from opsd.model import Finding, Message, OpenFinding, Outcome, Run
 from opsd.runner import execute
@@ -65,15 +66,17 @@ class Watcher:
     scratch: Path
     repositories: Sequence[Repository] = ()
     settings: Settings = field(default_factory=lambda: Settings(watch=s(0), ports=()))
+    thresholds: Thresholds = QUICK
     pace: Pace = OFTEN
     uptime: Uptime = field(default_factory=MachineUptime)
+    open_fleet: Callable[[Deadline], Fleet] | None = None  #: machines to ask; None: there are none
     alerts: AlertState = field(default_factory=AlertState)
     open: dict[tuple[str, str], OpenFinding] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     _kubeconfig: Path | None = None
 
-    def look(self, *, thresholds: Thresholds = QUICK) -> Run:
+    def look(self, *, thresholds: Thresholds | None = None) -> Run:
         """Run the job once, and have people told what it found."""
         clock = SystemClock()
         transport = Transport(lambda: find_cluster(kubeconfig=self.kubeconfig))
@@ -86,7 +89,8 @@ class Watcher:
             timeout=s(120),
             kube=Kube(transport, deadline=Deadline.after(120, clock)),
         )
-        eyes = Eyes(uptime=self.uptime, thresholds=thresholds, pace=self.pace)
+        ctx = replace(ctx, open_fleet=self.open_fleet or ctx.open_fleet)
+        eyes = Eyes(uptime=self.uptime, thresholds=thresholds or self.thresholds, pace=self.pace)
         job = replace(stuck_pods.JOB, run=lambda ctx, own: stuck_pods.watch(ctx, own, eyes))
         with contextlib.closing(transport):
             run = execute(job, self.settings, ctx)
