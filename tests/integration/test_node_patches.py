@@ -254,6 +254,18 @@ def test_a_key_that_ends_soon_is_told_without_gpg(looker: Looker, rpi1: RealMach
     )
 
 
+def test_a_service_that_still_runs_a_replaced_library_is_told(
+    looker: Looker, rpi1: RealMachine
+) -> None:
+    rpi1.run(
+        "l=$(readlink -f /usr/lib/*/libcrypto.so.3); cp $l /tmp/l && mv /tmp/l $l", check=True
+    )
+
+    found = looker.found()["patches.services_outdated"]
+
+    assert found.facts["services"] == "ssh"
+
+
 def test_a_machine_that_reboots_by_itself_is_told_where_it_belongs_to_a_cluster(
     tmp_path: Path, rpi1: RealMachine
 ) -> None:

@@ -26,7 +26,7 @@ APT_S = 120.0  # a Pi that has to build apt's cache takes half a minute
 PENDING = Probe(
     name="apt",
     command=r"""command -v apt-get >/dev/null 2>&1 || exit 0
-sim=$(apt-get -s --with-new-pkgs -o Debug::NoLocking=1 \
+sim=$(nice -n 19 apt-get -s --with-new-pkgs -o Debug::NoLocking=1 \
   -o APT::Get::Show-User-Simulation-Note=false upgrade); status=$?
 printf '%s\n@policy\n' "$sim"
 [ "$status" = 0 ] || exit "$status"

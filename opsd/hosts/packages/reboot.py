@@ -18,7 +18,9 @@ from datetime import datetime
 from opsd.hosts.packages.answers import moment, pairs
 from opsd.hosts.script import Probe
 
-ROOT = "needrestart -b -r l"
+ROOT = (
+    "needrestart -b -l -w -r l"  # services and microcode: its look at kernels is slow and unused
+)
 
 KERNEL = Probe(
     name="kernel",
@@ -43,11 +45,11 @@ exit 0
 """,
     within_s=30.0,
 )
-# Lists only, restarts nothing. Eight seconds on a Pi 4.
+# Lists only, restarts nothing. Takes seconds on a Pi.
 SERVICES = Probe(
     name="services",
     command=f"""command -v needrestart >/dev/null 2>&1 || exit 0
-$root {ROOT}
+nice -n 19 $root {ROOT}
 """,
     within_s=60.0,
 )
