@@ -88,7 +88,8 @@ def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
                     offsets_s.append(visit.clock_offset_s)
                 yield from checkup.observations
     finally:
-        record.write(ctx.scratch / MEMORY, {**_still_there(roster, before), **after})
+        if not ctx.dry_run:  # what it saw is not recorded, so the next run looks again
+            record.write(ctx.scratch / MEMORY, {**_still_there(roster, before), **after})
     if own := own_clock(offsets_s):
         yield own
     yield from _missing(roster, before)

@@ -25,9 +25,9 @@ RPI3 = Machine(name="rpi3", address="10.0.0.3", roles=frozenset({Role.NODE}))
 NAS = Machine(name="nas", address="10.0.0.5", roles=frozenset({Role.NFS_SERVER}))
 WELL = {
     boots.PROBE: "boot-1\n1000.0 1.0\n0.1 0.1 0.1 1/1 1\n",
-    memory.PROBE: "MemTotal: 1000 kB\nMemAvailable: 900 kB\n",
+    memory.PROBE: "MemTotal: 4000000 kB\nMemAvailable: 900000 kB\n",
 }
-LOW = {**WELL, memory.PROBE: "MemTotal: 1000 kB\nMemAvailable: 10 kB\n"}
+LOW = {**WELL, memory.PROBE: "MemTotal: 4000000 kB\nMemAvailable: 10 kB\n"}
 ONLY_MEMORY = tuple(name for name in NAMES if name != "memory")
 WITH_DISKS = tuple(name for name in ONLY_MEMORY if name != "disk")
 
@@ -49,9 +49,16 @@ class Opsd:
         unknown: str = "",
         leave_out: tuple[str, ...] = ONLY_MEMORY,
         fleet: MemoryFleet | None = None,
+        dry_run: bool = False,
     ) -> Run:
         self.fleet = fleet or MemoryFleet(tuple(machines), answers, unknown=unknown)
-        ctx = context(scratch=self.scratch, fleet=self.fleet, clock=self.clock, job="node-health")
+        ctx = context(
+            scratch=self.scratch,
+            fleet=self.fleet,
+            clock=self.clock,
+            job="node-health",
+            dry_run=dry_run,
+        )
         run = execute(node_health.JOB, Settings(leave_out=leave_out), ctx)
         self.clock.advance(timedelta(minutes=15))
         return run
@@ -159,6 +166,12 @@ def test_without_a_way_to_log_in_the_run_fails_and_says_so(tmp_path: Path) -> No
 
     assert run.outcome is Outcome.FAILED
     assert "no machines" in run.error
+
+
+def test_a_dry_run_leaves_everything_to_the_next_run(opsd: Opsd) -> None:
+    opsd.run({"rpi3": WELL, "nas": WELL}, dry_run=True)
+
+    assert opsd.known() == set()
 
 
 def test_a_part_that_does_not_exist_cannot_be_left_out() -> None:

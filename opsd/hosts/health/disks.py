@@ -26,7 +26,8 @@ INSTALL = "apt-get install smartmontools"
 ROOT = "smartctl -n standby -j -i -H -A -l error -l selftest /dev/sda"
 
 # Each disk is a line `< NAME`, what smartctl prints, and a line `> STATUS`. Disks of 0 bytes are
-# card readers without a card. A USB bridge that smartctl does not know is asked as SATA.
+# card readers without a card. A disk of an iSCSI session hangs with its server. A USB bridge
+# that smartctl does not know is asked as SATA.
 _COMMAND = """\
 for path in /sys/class/nvme/nvme* /sys/block/sd* /sys/block/vd* /sys/block/xvd* /sys/block/hd*
 do
@@ -35,7 +36,9 @@ do
     [ "$(cat "$path/size" 2>/dev/null)" = 0 ] && continue
     echo "< $name"
     case "$(readlink -f "$path/device") $(cat "$path/device/model" 2>/dev/null)" in
-        */virtio*|*/vbd-*|*VMBUS*|*QEMU*|*VBOX*|*VMware*) echo "> virtual"; continue;;
+        */virtio*|*/vbd-*|*VMBUS*|*QEMU*|*VBOX*|*VMware*|*[Vv]irtual*|*VIRTUAL*|*/session[0-9]*)
+            echo "> virtual"
+            continue;;
     esac
     command -v smartctl >/dev/null || { echo "> missing"; continue; }
     say=$($root smartctl -n standby -j -i -H -A -l error -l selftest "/dev/$name"); code=$?

@@ -1,5 +1,8 @@
 """A machine that runs out of memory: soon the kernel kills something, or the kubelet does.
 
+On a node that is where its kubelet throws pods off (100 MiB), or a twentieth, whichever comes
+first; it is over when 1.6 times as much is back.
+
 Limits: what is available is the kernel's own estimate (MemAvailable).
 """
 
@@ -8,12 +11,14 @@ from __future__ import annotations
 import re
 
 from opsd.hosts.health.look import STEADY, Answer, Look, Part, Unreadable
+from opsd.hosts.machine import Role
 from opsd.hosts.script import Probe
 from opsd.model import Fact, Finding, Severity
 
 PROBE = "health-memory"
 LITTLE_PERCENT = 5.0
-BACK_PERCENT = 8.0  # available again
+LITTLE_ON_NODES_KIB = 128 * 1024
+BACK = 1.6  # times the limit
 _LINE = re.compile(r"^(\w+):\s+(\d+) kB", re.MULTILINE)
 
 
@@ -30,7 +35,10 @@ def read(look: Look) -> Answer:
         "memory_available_percent": round(percent, 1),
         "swap_used_mib": (kib.get("SwapTotal", 0) - kib.get("SwapFree", 0)) // 1024,
     }
-    is_low = percent < (BACK_PERCENT if look.kept.get("is_low") else LITTLE_PERCENT)
+    limit_kib = total * LITTLE_PERCENT / 100
+    if Role.NODE in look.machine.roles:
+        limit_kib = max(limit_kib, LITTLE_ON_NODES_KIB)
+    is_low = available < limit_kib * (BACK if look.kept.get("is_low") else 1)
     finding = Finding(
         check="health.memory_low",
         subject=look.subject(),

@@ -26,7 +26,7 @@ _STATES = """\
 [ -d /sys/fs ] || exit 9
 for path in /proc/spl/kstat/zfs/*/state /sys/fs/btrfs/*/devinfo/*/error_stats
 do
-    [ ! -e "$path" ] || grep -sH . "$path"
+    [ ! -e "$path" ] || grep -H . "$path" || exit 9
 done
 exit 0
 """

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from opsd.hosts.health.look import Answer, Look, Part
 from opsd.hosts.script import Probe
-from opsd.model import Fact, Finding, Severity
+from opsd.model import Finding, Severity
 
 PROBE = "health-raid"
 _COMMAND = '[ -r /proc/uptime ] || exit 9; [ ! -e /proc/mdstat ] || cat /proc/mdstat; exit "$?"'
 _ARRAY = re.compile(r"^(md\S*) : (active|inactive|broken)\b(.*)$")
 _MEMBER = re.compile(r"(\S+?)\[\d+\]((?:\([A-Z]\))*)")
 _COUNTS = re.compile(r"\[(\d+)/(\d+)\] \[([U_]+)\]")
+_CONTAINER = re.compile(r"super external:[^/]")
 _PROGRESS = re.compile(r"(recovery|resync|reshape|check)\s*=\s*([\d.]+)%.*?finish=([\d.]+)min")
 
 
@@ -29,7 +30,7 @@ class _Array:
     wanted: int = 0
     there: int = 0
     progress: str = ""
-    facts: dict[str, Fact] = field(default_factory=dict)
+    is_container: bool = False  #: of arrays that a RAID controller's BIOS made; never active
 
     @property
     def is_degraded(self) -> bool:
@@ -55,6 +56,8 @@ def _arrays(text: str) -> Iterator[_Array]:
             array = _Array(name=begins[1], is_active=begins[2] == "active", failed=failed)
         elif array and (counts := _COUNTS.search(line)):
             array.wanted, array.there = int(counts[1]), int(counts[2])
+        elif array and _CONTAINER.search(line):
+            array.is_container = True
         elif array and (progress := _PROGRESS.search(line)):
             array.progress = f"{progress[1]} {progress[2]} %, {progress[3]} min left"
     if array:
@@ -62,6 +65,8 @@ def _arrays(text: str) -> Iterator[_Array]:
 
 
 def _in_a_word(array: _Array) -> str:
+    if array.is_container:
+        return "container"
     if not array.is_active:
         return "inactive"
     state = f"{array.there} of {array.wanted} disks" if array.wanted else "active"
@@ -69,7 +74,7 @@ def _in_a_word(array: _Array) -> str:
 
 
 def _findings(array: _Array, look: Look) -> Iterator[Finding]:
-    if array.is_active and not array.is_degraded and not array.failed:
+    if array.is_container or (array.is_active and not array.is_degraded and not array.failed):
         return
     machine = look.machine.name
     if not array.is_active:

@@ -84,12 +84,15 @@ def _sensors(said: dict[str, str], thresholds: Thresholds) -> Iterator[_Reading]
         now_c = _celsius(said.get(key))
         if key.endswith("_input") and now_c is not None:
             label = said.get(f"{index}_label", "")
+            critical_c = _celsius(said.get(f"{index}_crit"))
+            if said.get("name") == "nvme" and critical_c is None:
+                continue  # deep inside of the disk, and hotter than what its limits are for
             yield _reading(
                 said.get("name", ""),
                 label,
                 now_c=now_c,
                 most_c=_celsius(said.get(f"{index}_max")),
-                critical_c=_celsius(said.get(f"{index}_crit")),
+                critical_c=critical_c,
                 thresholds=thresholds,
             )
 

@@ -282,12 +282,23 @@ class TestTheScript:
 
         assert [one.fix for one in answer.unknown] == ["apt-get install smartmontools"]
 
-    def test_a_virtual_disk_is_not_asked(self, tree: Tree) -> None:
-        tree.files("sys/block/sda", {"device/model": "QEMU HARDDISK"})
+    @pytest.mark.parametrize("model", ["QEMU HARDDISK", "Virtual Disk", "VIRTUAL-DISK"])
+    def test_a_virtual_disk_is_not_asked(self, tree: Tree, model: str) -> None:
+        tree.files("sys/block/sda", {"device/model": model})
 
         answer = tree.judged(PART)
 
         assert answer.facts == {"disk_sda": "not measurable: virtual"}
+
+    def test_a_disk_over_the_network_is_not_asked(self, tree: Tree) -> None:
+        place = tree.root / "sys/devices/platform/host2/session1/target2:0:0/2:0:0:1"
+        place.mkdir(parents=True)
+        (tree.root / "sys/block/sdc").mkdir()
+        (tree.root / "sys/block/sdc/device").symlink_to(place)
+
+        answer = tree.judged(PART)
+
+        assert answer.facts["disk_sdc"] == "not measurable: virtual"
 
     def test_a_machine_without_disks_has_nothing_to_say(self, tmp_path: Path) -> None:
         answer = Tree(tmp_path / "other").judged(PART)

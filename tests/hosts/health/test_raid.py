@@ -40,6 +40,13 @@ CHECKING = HEALTHY.replace(
     "      [===>.......]  check = 31.2% (1/3) finish=60.0min speed=1K/sec\n      bitmap",
 )
 INACTIVE = "Personalities : [raid1]\nmd1 : inactive sdc1[0](S)\n      976630464 blocks super 1.2\n"
+CONTAINER = """\
+md126 : active raid1 sda[1] sdb[0]
+      244195328 blocks super external:/md127/0 [2/2] [UU]
+
+md127 : inactive sdb[1](S) sda[0](S)
+      5288 blocks super external:imsm
+"""
 
 
 def told(answer: Answer) -> list[tuple[str, Severity]]:
@@ -57,6 +64,7 @@ class TestMd:
             (INACTIVE, [("raid/md1", CRITICAL)]),
             (HEALTHY.replace("sda1[0]", "sda1[0](F)"), [("raid/md0", CRITICAL)]),
             (HEALTHY.replace("sda1[0]", "sda1[0] sdx1[2](S)"), []),
+            (CONTAINER, []),
             ("Personalities : \nunused devices: <none>\n", []),
         ],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 
 from opsd.hosts.health import boots, clock, memory, pressure
 from opsd.hosts.health.look import Answer, Boot, Unreadable
+from opsd.hosts.machine import Role
 from opsd.hosts.script import Section
 from opsd.model import Severity
 from opsd.testing import START
-from tests.rig.checkups import SHELLS, Tree, again, judged
+from tests.rig.checkups import RPI, SHELLS, Tree, again, judged
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 
@@ -24,24 +26,43 @@ def checks(answer: Answer) -> list[str]:
 class TestMemory:
     def text(self, available_kib: int) -> str:
         return (
-            f"MemTotal:        1000000 kB\nMemFree:  1 kB\nMemAvailable: {available_kib} kB\n"
+            f"MemTotal:        4000000 kB\nMemFree:  1 kB\nMemAvailable: {available_kib} kB\n"
             "SwapTotal:     204800 kB\nSwapFree:      102400 kB\nHugePages_Total:       0\n"
         )
 
-    @pytest.mark.parametrize(("available", "told"), [(50_000, 0), (49_999, 1)])
+    @pytest.mark.parametrize(("available", "told"), [(200_000, 0), (199_999, 1)])
     def test_less_than_five_percent_is_told(self, available: int, told: int) -> None:
         answer = judged(memory.PART, {memory.PROBE: self.text(available)})
 
         assert len(answer.findings) == told
         assert answer.facts["swap_used_mib"] == 100
 
-    @pytest.mark.parametrize(("available", "told"), [(79_999, 1), (80_000, 0)])
-    def test_it_is_over_when_eight_percent_are_back(self, available: int, told: int) -> None:
+    @pytest.mark.parametrize(("available", "told"), [(319_999, 1), (320_000, 0)])
+    def test_it_is_over_when_enough_is_back(self, available: int, told: int) -> None:
         low = judged(memory.PART, {memory.PROBE: self.text(1000)})
 
         later = again(memory.PART, low, self.text(available), after=timedelta(minutes=15))
 
         assert len(later.findings) == told
+
+    @pytest.mark.parametrize(
+        ("roles", "available", "told"),
+        [
+            ({Role.NODE}, 131_072, 0),
+            ({Role.NODE}, 131_071, 1),
+            ({Role.ROUTER}, 51_200, 0),
+            ({Role.ROUTER}, 51_199, 1),
+        ],
+    )
+    def test_on_a_small_node_it_is_told_before_its_kubelet_acts(
+        self, roles: set[Role], available: int, told: int
+    ) -> None:
+        text = f"MemTotal: 1024000 kB\nMemAvailable: {available} kB\n"
+        machine = replace(RPI, roles=frozenset(roles))
+
+        answer = judged(memory.PART, {memory.PROBE: text}, machine=machine)
+
+        assert len(answer.findings) == told
 
     @pytest.mark.parametrize("text", ["", "MemTotal: 100 kB\n", "garbage"])
     def test_what_names_no_memory_is_unknown(self, text: str) -> None:

@@ -68,6 +68,9 @@ def test_an_nvme_disk_is_held_against_its_own_limits(
             "temp1_input": millidegrees,
             "temp1_max": 81_850,
             "temp1_crit": 84_850,
+            "temp2_label": "Sensor 2",
+            "temp2_input": 99_000,
+            "temp2_max": 65_261_850,
         },
     )
 
