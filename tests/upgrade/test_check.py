@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -191,3 +193,23 @@ def test_a_section_that_is_missing_refused_killed_or_failed_is_unreadable(
 
 def test_a_section_that_succeeded_is_its_text() -> None:
     assert machine_with(df=section("fine")).text("df") == "fine"
+
+
+def test_every_check_stands_in_the_documentation_as_it_is() -> None:
+    page = (Path(__file__).parents[2] / "docs/upgrades.md").read_text()
+
+    rows = re.findall(
+        r"^\| (\d+) \| `([a-z-]+)` \| (.*) \| \w+, (now|each hop) \| (yes)? ?\|$", page, re.M
+    )
+
+    told = {(int(row), name, title, when, bool(blocks)) for row, name, title, when, blocks in rows}
+    assert told == {
+        (
+            check.row,
+            check.id,
+            check.title,
+            "each hop" if check.scope is Scope.HOP else "now",
+            check.unknown_blocks,
+        )
+        for check in CHECKS
+    }
