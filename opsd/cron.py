@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import itertools
 import re
 import zlib
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ ALIASES = {
 }
 FIELDS = ("minute", "hour", "day of month", "month", "day of week")
 LONGEST_FOLD = timedelta(hours=3)  # by how much clocks are ever set back at once
+_SLOTS_LOOKED_AT = 15
 _MINUTE = timedelta(minutes=1)
 _SPANS = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6))  # what ``H`` is spread over
 _SPREAD = re.compile(r"H(?:\((\d+)-(\d+)\))?(?:/(\d+))?")
@@ -68,6 +70,11 @@ class Cron:
                 return latest
             latest = slot
         raise AssertionError  # pragma: no cover - a valid expression has no last slot
+
+    def longest_gap(self, after: datetime) -> timedelta:
+        """The longest time between two of the next slots, as far as two weeks of days tell."""
+        slots = itertools.islice(self.slots_after(after), _SLOTS_LOOKED_AT)
+        return max(later - slot for slot, later in itertools.pairwise(slots))
 
     def describe(self) -> str:
         """In words: ``At 03:17 every day``."""

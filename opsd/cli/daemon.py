@@ -10,13 +10,13 @@ Limits: the configuration is read once; restart the daemon after a change.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import json
 import os
 import sys
 import zoneinfo
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +29,13 @@ from opsd.errors import ConfigError, PermanentError
 if TYPE_CHECKING:
     from opsd.alerts.heartbeat import Heartbeat
     from opsd.alerts.policy import Policy
+    from opsd.clients import process
     from opsd.cron import Cron
     from opsd.daemon import Daemon, Scheduled, Window
     from opsd.executors.pinging import Pings
     from opsd.state import State
 
-_SLOTS_LOOKED_AT = 20  # a week of every working day is among them
-PLAN_S = 60.0  # for reading the configuration, on a busy Raspberry Pi
+CHILD_S = 60.0  # for reading the configuration, on a busy Raspberry Pi
 
 
 @click.command(cls=Command)
@@ -105,37 +105,63 @@ def _assembled(*, shows_itself: bool) -> Iterator[Daemon]:
             pulse=_heartbeat(plan["heartbeat"], state, clock),
             pings=_pings(plan["jobs"]),
         )
-        with _shown(plan["http"] if shows_itself else None, daemon, state, crons):
+        make_page = functools.partial(_page, path, clock)
+        http = plan["http"] if shows_itself else None
+        with _shown(http, daemon, state=state, crons=crons, make_page=make_page):
             yield daemon
 
 
 def _shown(
-    http: Mapping[str, Any] | None, daemon: Daemon, state: State, crons: Mapping[str, Cron]
+    http: Mapping[str, Any] | None,
+    daemon: Daemon,
+    *,
+    state: State,
+    crons: Mapping[str, Cron],
+    make_page: Callable[[], str],
 ) -> contextlib.AbstractContextManager[object]:
     """What answers HTTP meanwhile; loads nothing when nobody asks for it."""
     if http is None:
         return contextlib.nullcontext()
-    from opsd.http.app import App  # noqa: PLC0415 - likewise
-    from opsd.http.health import live, ready  # noqa: PLC0415 - not for every daemon
+    from opsd.http.app import App  # noqa: PLC0415 - not for every daemon
+    from opsd.http.health import live, ready  # noqa: PLC0415 - likewise
     from opsd.http.metrics import Metrics  # noqa: PLC0415 - loads prometheus_client
+    from opsd.http.page import Page, is_expected  # noqa: PLC0415 - not for every daemon
     from opsd.http.server import Server  # noqa: PLC0415 - loads waitress
 
-    now = SystemClock().now()
-    metrics = Metrics(state, {job: _longest_gap_s(cron, now) for job, cron in crons.items()})
+    clock = SystemClock()
+    gaps = {job: cron.longest_gap(clock.now()).total_seconds() for job, cron in crons.items()}
     app = App(
         {
             "/livez": lambda: live(daemon),
             "/readyz": lambda: ready(state),
-            "/metrics": metrics.answer,
-        }
+            "/metrics": Metrics(state, gaps).answer,
+        },
+        pages={"/": Page(make_page, clock=clock).answer},
+        is_expected=lambda host: is_expected(host, http["hosts"]),
     )
     return Server(app, address=http["address"], port=http["port"])
 
 
-def _longest_gap_s(cron: Cron, now: datetime) -> float:
-    """Seconds between two slots at most, as far as the next ones tell."""
-    slots = itertools.islice(cron.slots_after(now), _SLOTS_LOOKED_AT)
-    return max((later - slot).total_seconds() for slot, later in itertools.pairwise(slots))
+def _page(config: Path, clock: SystemClock) -> str:
+    """What `opsd status --html` prints.
+
+    Raises:
+        PermanentError: it printed no page.
+    """
+    done = _child(config, clock, "status", "--html")
+    if not done.stdout.startswith(b"<!doctype html>"):
+        raise PermanentError(f"opsd status --html: {done.complaint()}")
+    return done.stdout.decode("utf-8", "backslashreplace")
+
+
+def _child(config: Path, clock: SystemClock, *arguments: str) -> process.Completed:
+    from opsd.clients import process  # noqa: PLC0415 - not for --help
+
+    return process.run(
+        [sys.executable, "-m", "opsd", "--config", str(config), *arguments],
+        deadline=Deadline.after(CHILD_S, clock),
+        env=dict(os.environ),
+    )
 
 
 def _plan(config: Path, clock: SystemClock) -> dict[str, Any]:
@@ -145,13 +171,7 @@ def _plan(config: Path, clock: SystemClock) -> dict[str, Any]:
         ConfigError: what is wrong with the configuration.
         PermanentError: the child failed otherwise.
     """
-    from opsd.clients import process  # noqa: PLC0415 - not for --help
-
-    done = process.run(
-        [sys.executable, "-m", "opsd", "--config", str(config), "-o", "json", "jobs"],
-        deadline=Deadline.after(PLAN_S, clock),
-        env=dict(os.environ),
-    )
+    done = _child(config, clock, "-o", "json", "jobs")
     try:
         told: dict[str, Any] = json.loads(done.stdout)
     except ValueError:

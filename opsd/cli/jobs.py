@@ -58,7 +58,7 @@ def jobs() -> None:
 
     wiring = Wiring(load_config(), SystemClock())
     now = wiring.clock.now()
-    past = _past(wiring, now)
+    past = read_past(wiring, now)
     if wants_json():
         print_json(_as_json(JOBS, wiring, past, now))
         return
@@ -72,7 +72,8 @@ def jobs() -> None:
         screen.detail(told, indent=0, mark="✗ ", tone=Tone.BAD)
 
 
-def _past(wiring: Wiring, now: datetime) -> Past:
+def read_past(wiring: Wiring, now: datetime) -> Past:
+    """What is on record; an error is part of the answer."""
     if not wiring.state_path.exists():
         return Past()  # nothing was ever run, and looking leaves no file behind
     try:
@@ -121,12 +122,12 @@ def _http_json(table: HttpTable) -> dict[str, Any] | None:
     if not table.listen:
         return None
     address, port = listen_address(table.listen)
-    return {"address": address, "port": port}
+    return {"address": address, "port": port, "hosts": list(table.hosts)}
 
 
 def _plan_json(job: AnyJob, wiring: Wiring, now: datetime) -> dict[str, Any]:
     entry = wiring.config.jobs.get(job.name)
-    cron = _cron(entry, wiring)
+    cron = cron_of(entry, wiring)
     slots = list(_following(cron, now)) if cron else []
     return {
         "job": job.name,
@@ -157,7 +158,7 @@ def _past_json(name: str, past: Past, wiring: Wiring, now: datetime) -> dict[str
     return {
         "last_run": run_json(runs[0]) if runs else None,
         "running_since": past.running.get(name),
-        "durations_s": [round(one.total_seconds(), 3) for one in reversed(_durations(runs))],
+        "durations_s": [round(one.total_seconds(), 3) for one in reversed(latest_durations(runs))],
         "usual_duration_s": round(usual.total_seconds(), 3) if usual else None,
         "paused": pause_json(pause) if pause else None,
         "maintenance": {"name": window[0], "until": window[1]} if window else None,
@@ -177,7 +178,7 @@ def maintenance_of(name: str, wiring: Wiring, now: datetime) -> tuple[str, datet
 
 def usual_duration(runs: Sequence[Run]) -> timedelta | None:
     """The median of the completed runs before the newest; None when there are too few."""
-    before = _durations(runs)[1:]
+    before = latest_durations(runs)[1:]
     if len(before) < FEWEST_USUAL:
         return None
     return timedelta(seconds=statistics.median(one.total_seconds() for one in before))
@@ -192,7 +193,7 @@ def sparkline(durations: Sequence[timedelta]) -> str:
     return "".join(_BARS[round(one / longest * top)] for one in durations)
 
 
-def _durations(runs: Sequence[Run]) -> list[timedelta]:
+def latest_durations(runs: Sequence[Run]) -> list[timedelta]:
     """Of the completed runs, newest first: one that failed took as long as it took to fail."""
     return [run.duration for run in runs if run.outcome is Outcome.COMPLETED]
 
@@ -206,11 +207,11 @@ def _show(screen: Screen, job: AnyJob, wiring: Wiring, past: Past, now: datetime
         told = f"not configured: there is no table [jobs.{job.name}]"
         screen.detail(told, indent=2, tone=Tone.DIM)
         return
-    cron = _cron(entry, wiring)
+    cron = cron_of(entry, wiring)
     if cron is None:
         screen.detail(f"disabled; opsd run-job {job.name} runs it", indent=2, mark="due   ")
     else:
-        slots = ", ".join(_slot_text(slot, wiring) for slot in _following(cron, now))
+        slots = ", ".join(slot_text(slot, wiring) for slot in _following(cron, now))
         screen.detail(_decapitalized(cron.describe()), indent=2, mark="due   ")
         screen.detail(slots, indent=2, mark="next  ")
     _show_holds(screen, job.name, wiring, past, now)
@@ -237,7 +238,7 @@ def _show_past(screen: Screen, name: str, past: Past, now: datetime) -> None:
         screen.detail("never run", indent=2, mark="last  ", tone=Tone.WARNING)
         return
     outcome = outcome_cell(runs[0].outcome)
-    told = f"{outcome.text} {age_text(runs[0].started_at, now)}, {_took(runs)}"
+    told = f"{outcome.text} {age_text(runs[0].started_at, now)}, {took_text(runs)}"
     if runs[0].retry_at and runs[0].retry_at > now:
         told += f", tried again {age_text(runs[0].retry_at, now)}"
     screen.detail(told, indent=2, mark="last  ", tone=outcome.tone)
@@ -245,7 +246,7 @@ def _show_past(screen: Screen, name: str, past: Past, now: datetime) -> None:
         screen.detail(trend, indent=2, mark="took  ")
 
 
-def _took(runs: Sequence[Run]) -> str:
+def took_text(runs: Sequence[Run]) -> str:
     """``took 3 min, usually 2 min``: what is usual only when it was not."""
     took, usual = runs[0].duration, usual_duration(runs)
     text = f"took {span_text(took)}"
@@ -257,13 +258,13 @@ def _took(runs: Sequence[Run]) -> str:
 
 
 def _trend(screen: Screen, runs: Sequence[Run]) -> str:
-    durations = _durations(runs)[::-1]
+    durations = latest_durations(runs)[::-1]
     if not screen.is_unicode or len(durations) < FEWEST_USUAL:
         return ""
     return f"{sparkline(durations)} {span_text(min(durations))} to {span_text(max(durations))}"
 
 
-def _cron(entry: JobEntry | None, wiring: Wiring) -> Cron | None:
+def cron_of(entry: JobEntry | None, wiring: Wiring) -> Cron | None:
     """When a job is due; None when it never is."""
     from opsd.cron import parse  # noqa: PLC0415 - not for --help
 
@@ -279,7 +280,8 @@ def _following(cron: Cron, now: datetime) -> Iterator[datetime]:
         yield slot
 
 
-def _slot_text(slot: datetime, wiring: Wiring) -> str:
+def slot_text(slot: datetime, wiring: Wiring) -> str:
+    """``Tue 24 Nov 02:15``."""
     return f"{slot.astimezone(wiring.config.timezone):%a %d %b %H:%M}"
 
 

@@ -30,6 +30,7 @@ from opsd.clock import SystemClock
 from opsd.model import Finding, Outcome, Run, Severity, Unseen
 
 if TYPE_CHECKING:
+    from opsd.cli.wiring import Wiring
     from opsd.model import OpenFinding
     from opsd.state import State
 
@@ -73,10 +74,8 @@ def list_() -> None:
     """Show the state of every machine as the last runs saw it; opsd nodes does the same."""
     from opsd.cli.wiring import Wiring  # noqa: PLC0415 - not for --help
 
-    config, clock = load_config(), SystemClock()
-    configured = [one.name for one in config.document.machines]
-    with Wiring(config, clock).state() as state:
-        pages = pages_of(state.open_findings(), _runs(state), configured)
+    clock = SystemClock()
+    pages = read_pages(Wiring(load_config(), clock))
     if wants_json():
         print_json({"nodes": [_as_json(page) for page in pages]})
         return
@@ -90,6 +89,17 @@ def list_() -> None:
         screen.line("Nobody looked at them yet. Start it: opsd run-job nodes", Tone.WARNING)
     elif worst := [page for page in pages if page.findings]:
         screen.line(f"{count_text(len(worst), 'machine')} with findings: opsd findings")
+
+
+def read_pages(wiring: Wiring) -> tuple[Page, ...]:
+    """What the state knows about each machine.
+
+    Raises:
+        TransientError, PermanentError: the state cannot be read.
+    """
+    configured = [one.name for one in wiring.config.document.machines]
+    with wiring.state() as state:
+        return pages_of(state.open_findings(), _runs(state), configured)
 
 
 def pages_of(
@@ -160,11 +170,12 @@ def _show(screen: Screen, pages: Sequence[Page], now: datetime) -> None:
 def _row(page: Page, names: Sequence[str], now: datetime) -> list[Cell | str]:
     by_name = {area.name: area for area in page.areas}
     seen = age_text(page.seen_at, now)
-    cells = [_area_cell(by_name.get(name), now) for name in names]
-    return [name_text(page.name), _state_cell(page), *cells, seen]
+    cells = [area_cell(by_name.get(name), now) for name in names]
+    return [name_text(page.name), state_cell(page), *cells, seen]
 
 
-def _state_cell(page: Page) -> Cell:
+def state_cell(page: Page) -> Cell:
+    """How it stands about a machine; unknown when it could not be read lately."""
     bad = [one for one in page.findings if one.severity > Severity.INFO]
     if bad:
         worst = severity_cell(bad[0].severity)
@@ -174,7 +185,8 @@ def _state_cell(page: Page) -> Cell:
     return Cell("ok", Tone.GOOD)
 
 
-def _area_cell(area: Area | None, now: datetime) -> Cell:
+def area_cell(area: Area | None, now: datetime) -> Cell:
+    """What one job said of it."""
     if area is None:
         return Cell("?", Tone.WARNING)
     if area.is_old:
@@ -185,7 +197,7 @@ def _area_cell(area: Area | None, now: datetime) -> Cell:
 def _as_json(page: Page) -> dict[str, Any]:
     return {
         "name": page.name,
-        "state": _state_cell(page).text.split(" ")[0],
+        "state": state_cell(page).text.split(" ")[0],
         "seen_at": page.seen_at,
         "areas": {
             area.name: {

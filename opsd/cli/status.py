@@ -9,6 +9,7 @@ count as a failure. A slot that nothing has answered does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -28,10 +29,12 @@ from opsd.cli.silencing import silence_json
 from opsd.cli.statusscreen import show
 from opsd.cli.wiring import Wiring
 from opsd.clock import SystemClock
+from opsd.model import Severity
 
 
 @click.command(cls=Command)
-def status() -> int:
+@click.option("--html", is_flag=True, help="Print a page that needs nothing else, for a browser.")
+def status(*, html: bool) -> int:
     """Show whether everything is all right: jobs, backups, findings, messages, the daemon.
 
     Exits with 1 when something could not be told, 3 when something needs a person, else 0.
@@ -44,7 +47,9 @@ def status() -> int:
         readings = read_all([wiring.repository(name) for name in wiring.config.repositories])
         progress.finish("read the repositories")
     records = read_records(wiring, now)
-    if wants_json():
+    if html:
+        click.echo(_page(wiring, records, readings, now), nl=False)
+    elif wants_json():
         print_json(_as_json(wiring, records, readings))
     else:
         screen = Screen()
@@ -52,6 +57,25 @@ def status() -> int:
         screen.line()
         screen.line(*_verdict(records, readings))
     return _exit_status(records, readings)
+
+
+def _page(wiring: Wiring, records: Records, readings: Sequence[Reading], now: datetime) -> str:
+    from opsd.cli.jobs import read_past  # noqa: PLC0415 - not for the screen
+    from opsd.cli.nodelist import read_pages  # noqa: PLC0415 - likewise
+    from opsd.cli.page import rendered  # noqa: PLC0415 - loads jinja2
+    from opsd.cli.statuspage import compose  # noqa: PLC0415 - likewise
+
+    return rendered(
+        compose(
+            wiring,
+            records,
+            readings,
+            past=read_past(wiring, now),
+            machines=() if records.error else read_pages(wiring),
+            verdict=_headline(records, readings),
+            now=now,
+        )
+    )
 
 
 def _exit_status(records: Records, readings: Sequence[Reading]) -> Exit:
@@ -80,6 +104,14 @@ def _verdict(records: Records, readings: Sequence[Reading]) -> tuple[str, Tone]:
         case Exit.FINDINGS:
             return "Something needs you: see above.", Tone.WARNING
     return _good_news(records)
+
+
+def _headline(records: Records, readings: Sequence[Reading]) -> tuple[str, Tone]:
+    """The verdict above everything else, and not below."""
+    text, tone = _verdict(records, readings)
+    if any(one.finding.severity is Severity.CRITICAL for one in records.news):
+        tone = Tone.BAD
+    return text.partition(": see ")[0].removesuffix("."), tone
 
 
 def _good_news(records: Records) -> tuple[str, Tone]:

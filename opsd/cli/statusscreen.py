@@ -75,7 +75,8 @@ def _show_jobs(screen: Screen, config: Config, records: Records, now: datetime) 
     titles = ("JOB", "LAST", "WHEN", "NOW", "NEXT")
     screen.table([Column(title, folds=title == "NOW") for title in titles], rows)
     for one in records.jobs:
-        _show_hold(screen, config, one, now)
+        if told := hold_text(config, one, now):
+            screen.detail(told, indent=0, mark="! ", tone=Tone.WARNING)
 
 
 def _now_cell(one: JobStatus, now: datetime) -> Cell:
@@ -93,22 +94,20 @@ def _now_cell(one: JobStatus, now: datetime) -> Cell:
     return Cell("")
 
 
-def _show_hold(screen: Screen, config: Config, one: JobStatus, now: datetime) -> None:
-    """Why a job is not started, or that it should have been."""
+def hold_text(config: Config, one: JobStatus, now: datetime) -> str:
+    """Why a job is not started, or that it should have been; empty when all is as planned."""
     timezone = config.timezone
     if one.pause:
         until = until_text(one.pause.until, now, timezone)
-        told = f"{one.job} is paused until {until}: {one.pause.reason}"
-    elif one.maintenance:
+        return f"{one.job} is paused until {until}: {one.pause.reason}"
+    if one.maintenance:
         name, until_at = one.maintenance
-        told = f"{one.job} waits for the end of maintenance {name}: "
-        told += until_text(until_at, now, timezone)
-    elif one.overdue_since:
+        until = until_text(until_at, now, timezone)
+        return f"{one.job} waits for the end of maintenance {name}: {until}"
+    if one.overdue_since:
         due = time_text(one.overdue_since, timezone)
-        told = f"{one.job} was due at {due}, and nothing is on record"
-    else:
-        return
-    screen.detail(told, indent=0, mark="! ", tone=Tone.WARNING)
+        return f"{one.job} was due at {due}, and nothing is on record"
+    return ""
 
 
 def _show_series(screen: Screen, readings: Sequence[Reading], now: datetime) -> None:
@@ -159,7 +158,7 @@ def _show_silences(screen: Screen, config: Config, records: Records, now: dateti
 
 
 def _show_messages(screen: Screen, config: Config, records: Records, now: datetime) -> None:
-    lines = list(_messages(config, records, now))
+    lines = list(messages(config, records, now))
     if lines:
         screen.line()
     for told, remedy in lines:
@@ -168,7 +167,7 @@ def _show_messages(screen: Screen, config: Config, records: Records, now: dateti
             screen.detail(remedy, indent=2, mark="> ")
 
 
-def _messages(config: Config, records: Records, now: datetime) -> Iterator[tuple[str, str]]:
+def messages(config: Config, records: Records, now: datetime) -> Iterator[tuple[str, str]]:
     """What keeps people from being told, and what to do about it."""
     if records.error:
         return

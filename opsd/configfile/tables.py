@@ -251,12 +251,18 @@ def _check_listen(value: str) -> str:
 
 
 class HttpTable(Table):
-    """What is shown over HTTP: /livez, /readyz and /metrics. To everybody who reaches it."""
+    """What is shown over HTTP, to everybody who reaches it: a page, health and figures."""
 
     listen: Annotated[str, AfterValidator(_check_listen)] = Field(
         default="",
         description="address and port; without an address on all; empty: nothing is shown",
         examples=["127.0.0.1:8080"],
+    )
+    hosts: Patterns = Field(
+        default=(),
+        description="names or patterns under which browsers may ask for the page; an address and "
+        "localhost always may",
+        examples=[["opsd.example.org"]],
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_THREADS = 2  # a page that takes long must not keep the kubelet waiting
+_THREADS = 3  # one may wait for a page; the kubelet does not
 _MOST_CONNECTIONS = 50
 _SILENT_S = 15  # then a connection is closed
 _MOST_HEADER_BYTES = 16 << 10
