@@ -82,7 +82,7 @@ def received(section: Section | None, *, machine: str) -> tuple[File, ...]:
     try:
         raw = base64.b64decode(section.stdout, validate=False)
         found = tuple(_unpacked(raw))
-    except (Unreadable, binascii.Error, tarfile.TarError) as exc:
+    except (Unreadable, binascii.Error, tarfile.TarError, KeyError) as exc:
         raise TransientError(
             f"read /etc/kubernetes on {machine}: {exc} ({section.complaint()})"
         ) from exc
@@ -128,8 +128,10 @@ def _unpacked(raw: bytes) -> Iterator[File]:
         return
     with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as tar:
         for member in sorted(tar.getmembers(), key=lambda one: one.name):
-            if member.isfile() or member.issym():
-                content = tar.extractfile(member) if member.isfile() else None
+            if member.issym():
+                yield file_of(member, b"")
+            elif member.isfile() or member.islnk():  # the second name of a file that came before
+                content = tar.extractfile(member)
                 yield file_of(member, content.read() if content else b"")
 
 

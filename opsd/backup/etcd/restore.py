@@ -226,8 +226,9 @@ def unpack(packed: Path, to: Path, *, promised_bytes: int) -> Found:
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, to: Path, check: SnapshotCheck) -> None:
     described = file_of(member, b"")
-    content, place = tar.extractfile(member), to / described.path
-    if content is None or not member.isfile():
+    place = to / described.path
+    content = tar.extractfile(member) if member.isfile() else None
+    if content is None:
         raise Unreadable(f"{member.name!a} is neither a file nor a link")
     place.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     with content, _created(place, described.mode) as file:

@@ -47,7 +47,7 @@ class Settings(Table):
     )
     recipients: Annotated[tuple[str, ...], AfterValidator(_public_keys)] = Field(
         description="age public keys; backups are always encrypted to them",
-        examples=[["age1l7qpvdsy7vu4zx3p4e0p32csyx42xgeqdvgn6e9t92fv6nqrcgeqvzdmh5"]],
+        examples=[["age1ejfj047vy84ga9xtcrtxlv4amlqx6wrrnx52n6fqrjmurkdtmekqk5ex9g"]],
     )
     cluster: str = Field(
         "main",
