@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 VALUE_CHARACTERS = 300  # of one piece of evidence
+TO_READ = "mend what keeps opsd from reading it, and look again"
 
 
 class Status(enum.IntEnum):
@@ -144,7 +145,10 @@ class Result:
     @property
     def fix(self) -> str:
         """What to do."""
-        return next((note.fix for note in self.worst if note.fix), self.check.fix)
+        own = next((note.fix for note in self.worst if note.fix), "")
+        if own or self.status is not Status.UNKNOWN:
+            return own or self.check.fix
+        return TO_READ
 
 
 def judged(check: Check, facts: Facts, hop: Hop) -> Result:

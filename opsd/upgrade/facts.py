@@ -72,7 +72,8 @@ class MachineFacts:
         where = f"{self.name}: {probe}"
         section = self.sections.get(probe)
         if section is None:
-            raise Unreadable(where, self.problem or "the answer was cut off")
+            why = self.problem or "the answer was cut off"
+            raise Unreadable(where, why, fix=f"opsd nodes check {self.name}")
         if section.is_refused:
             fix = "give the user the sudoers lines of docs/nodes.md"
             raise Unreadable(where, f"sudo refused: {section.complaint()}", fix=fix)

@@ -42,6 +42,7 @@ from opsd.clients.kube.objects import (
     Service,
     StatefulSet,
     ValidatingWebhookConfiguration,
+    condition,
 )
 from opsd.errors import OpsdError
 from opsd.upgrade import helm
@@ -236,17 +237,22 @@ class _Reader:
             return {}
         found: dict[str, Reading[KubeletMetrics]] = {}
         for node in nodes.value[:MOST_KUBELETS]:
-            found[node.name] = reading = self._kubelet(node.name)
+            found[node.name] = reading = self._kubelet(node)
             if reading.problem is not None and reading.problem.is_forbidden:
                 return {one.name: reading for one in nodes.value}
         return found
 
-    def _kubelet(self, node: str) -> Reading[KubeletMetrics]:
+    def _kubelet(self, node: Node) -> Reading[KubeletMetrics]:
+        where = f"metrics of the kubelet on {node.name}"
+        ready = condition(node.status.conditions, "Ready")
+        if ready is not None and ready.status != "True":  # asking it would take ten seconds
+            return Reading.failed(where, "the node is not Ready")
+
         def read() -> KubeletMetrics:
-            lines = self._kube.lines(f"/api/v1/nodes/{node}/proxy/metrics")
+            lines = self._kube.lines(f"/api/v1/nodes/{node.name}/proxy/metrics")
             return kubelet_metrics(samples(lines, (_CGROUP, _LOSING)))
 
-        return _attempt(f"metrics of the kubelet on {node}", read)
+        return _attempt(where, read)
 
 
 def server_metrics(found: Iterable[Sample]) -> ServerMetrics:

@@ -243,3 +243,21 @@ def test_no_key_leaves_the_machine(cluster: Cluster) -> None:
     assert len(secret) > 200
     assert len(encoded) == 4
     assert [line for line in (*secret, *encoded) if line in told] == []
+
+
+def test_the_kubelet_of_a_node_that_is_not_ready_is_not_waited_for(cluster: Cluster) -> None:
+    patch = "patch node cp1 --subresource=status --type strategic --patch-file /dev/stdin"
+
+    def say(status: str) -> None:
+        ready = {"type": "Ready", "status": status}
+        cluster.node.kubectl(patch, stdin=json.dumps({"status": {"conditions": [ready]}}))
+
+    say("Unknown")
+    lost = cluster.facts().kubelets["cp1"].problem
+    say("True")
+    back = cluster.facts().kubelets["cp1"].problem
+
+    assert lost
+    assert lost.why == "the node is not Ready"
+    assert back  # nobody answers there either, but it was asked
+    assert back.why != lost.why

@@ -354,3 +354,15 @@ def test_no_check_passes_over_answers_that_make_no_sense(check: str) -> None:
     found = judged(BY_ID[check], junk, HOP)
 
     assert found.status is not PASS, found.notes
+
+
+def test_what_could_not_be_read_is_not_mended_as_what_is_wrong_would_be() -> None:
+    silent = judged(BY_ID["swap"], facts_of({}), HOP)
+    swap = {
+        "swap": "Filename\n/dev/sda2 partition 1024 0 1\n",
+        "kubelet-files": "/var/lib/kubelet/config.yaml:kind: X\n",
+    }
+    wrong = judged(BY_ID["swap"], facts_of(swap), HOP)
+
+    assert silent.fix == "opsd nodes check a"
+    assert "swapoff" in wrong.fix
