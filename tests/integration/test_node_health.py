@@ -27,6 +27,7 @@ from tests.conftest import Machines
 from tests.rig import fleets
 from tests.rig.machines import Network, RealMachine
 from tests.rig.parts import program
+from tests.rig.sshd import SshServer
 
 pytestmark = pytest.mark.real
 
@@ -287,6 +288,25 @@ class TestRights:
 
 
 class TestMachines:
+    def test_any_machine_with_sshd_can_be_read(self, sshd: SshServer, tmp_path: Path) -> None:
+        fleet = fleets.fleet_with(fleets.loopback_access(sshd, "here"))
+        ctx = context(scratch=tmp_path, fleet=fleet, clock=SystemClock(), job="node-health")
+
+        run = execute(node_health.JOB, node_health.Settings(), ctx)
+
+        assert run.outcome is Outcome.COMPLETED
+        assert "health.state" in {one.check for one in run.findings}
+
+    def test_a_question_that_hangs_costs_only_itself(self, opsd: Opsd, rpi: RealMachine) -> None:
+        rpi.write("/usr/bin/dmesg", "#!/bin/sh\nexec sleep 600\n", mode=0o755)
+
+        found = opsd.found()
+
+        assert found["health.unknown", "health"].facts == {
+            "kernel_log": "it did not answer in time, and was ended"
+        }
+        assert found["health.state", ""].facts["not_read"] == "kernel log"
+
     def test_a_machine_that_is_off_hides_nothing_and_spoils_no_other(
         self, network: Network, tmp_path: Path
     ) -> None:

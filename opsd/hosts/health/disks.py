@@ -78,7 +78,7 @@ def read(look: Look) -> Answer:
         if health.is_asleep:
             unseen.append(look.subject(asked.name))
         found.extend(_findings(asked.name, health, look))
-        kept[health.name] = {key: count.kept for key, count in health.counts.items()}
+        kept[health.name or asked.name] = {key: count.kept for key, count in health.counts.items()}
     # What a disk that sleeps, or is unplugged, has counted is needed when it is back.
     return Answer(
         findings=tuple(found),
@@ -118,7 +118,7 @@ def _health(asked: _Asked, look: Look, section: Section) -> smart.Health:
         document = None
     if not isinstance(document, Mapping):
         return smart.Health(name=name, unknown=_complaint(asked, section), fix=_right(section))
-    return smart.read(document, _counts_of(document, look), at_s=look.at_s)
+    return smart.read(document, _counts_of(document, look, name), at_s=look.at_s)
 
 
 def _complaint(asked: _Asked, section: Section) -> str:
@@ -134,10 +134,9 @@ def _right(section: Section) -> str:
     )
 
 
-def _counts_of(document: Mapping[str, Any], look: Look) -> Mapping[str, Any]:
+def _counts_of(document: Mapping[str, Any], look: Look, name: str) -> Mapping[str, Any]:
     """What was kept of this very disk, whatever it is called after this start."""
-    name = smart.read(document, {}, at_s=look.at_s).name
-    kept = look.kept.get(name)
+    kept = look.kept.get(smart.read(document, {}, at_s=look.at_s).name or name)
     return kept if isinstance(kept, Mapping) else {}
 
 
@@ -167,7 +166,7 @@ def _findings(name: str, health: smart.Health, look: Look) -> Iterator[Finding]:
             summary=shortened(printable(f"disk {name} of {machine} {verdict}: {reasons[0]}"), 120),
             remedy=f"on {machine}: sudo smartctl -x /dev/{name}; see that its data has a fresh "
             "backup, then replace the disk",
-            facts={**facts, "reasons": printable("; ".join(reasons))},
+            facts={"reasons": printable("; ".join(reasons)), **facts},
         )
     if health.worn_percent is not None and health.worn_percent > smart.WORN_PERCENT:
         yield Finding(

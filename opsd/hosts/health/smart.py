@@ -16,6 +16,7 @@ from typing import Any
 
 from opsd.hosts.health.counters import WEEK, Count, counted
 from opsd.model import Fact
+from opsd.text import printable
 
 WORN_PERCENT = 80
 # Bits of smartctl's exit status. Bit 2 (a command failed) comes with many USB bridges.
@@ -39,7 +40,7 @@ _ASLEEP = re.compile(r"Device is in \w+(?: \(\w+\))? mode")
 class Health:
     """What is known of one disk."""
 
-    name: str  #: model and serial number
+    name: str  #: model and serial number; empty: it does not say
     is_asleep: bool = False
     not_measurable: str = ""  #: why it has nothing to say: that is proven
     unknown: str = ""  #: why it could not be asked
@@ -60,7 +61,8 @@ def read(document: Mapping[str, Any], kept: Mapping[str, Any], *, at_s: float) -
         at_s: now, in seconds since 1970.
     """
     status = int(_get(document, "smartctl", "exit_status") or 0)
-    name = f"{document.get('model_name', '?')} {document.get('serial_number', '')}".strip()
+    named = (document.get("model_name"), document.get("serial_number"))
+    name = " ".join(printable(str(one)) for one in named if one)
     nothing = _nothing_said(document, status)
     if nothing is not None:
         return Health(name=name, **nothing)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from opsd.errors import PermanentError, TransientError
 from opsd.hosts.fleet import Visit
-from opsd.hosts.health import boots, disks, kernellog, record
+from opsd.hosts.health import boots, disks, kernellog, memory, raid, record
 from opsd.hosts.health.checkup import PARTS, Checkup, check, is_due, script
 from opsd.hosts.health.look import Part, Thresholds
 from opsd.hosts.health.record import Record, Slow
@@ -76,6 +76,21 @@ def test_a_machine_that_was_read_has_one_line_for_the_table() -> None:
     assert state.subject == "machine/rpi3"
     assert state.severity is Severity.INFO
     assert {"uptime_d", "memory_available_percent", "root_available_percent"} <= set(state.facts)
+
+
+def test_the_line_of_the_table_is_the_worst_and_counts_the_others() -> None:
+    low = Section(
+        name=memory.PROBE, stdout="MemTotal: 9 kB\nMemAvailable: 0 kB\n", stderr="", status=0
+    )
+    raid_text = "md1 : inactive sdc1[0](S)\n"
+    broken = Section(name=raid.PROBE, stdout=raid_text, stderr="", status=0)
+    quiet = {**here(), kernellog.PROBE: QUIET}
+
+    well, sick = checked(quiet), checked({**quiet, memory.PROBE: low, raid.PROBE: broken})
+
+    assert findings(well)["health.state"].summary.startswith("healthy (")
+    told = "RAID md1 of rpi3 does not run, and 1 more"
+    assert findings(sick)["health.state"].summary == told
 
 
 def test_what_was_cut_off_is_unknown_and_stays_open() -> None:
