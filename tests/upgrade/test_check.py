@@ -199,7 +199,9 @@ def test_every_check_stands_in_the_documentation_as_it_is() -> None:
     page = (Path(__file__).parents[2] / "docs/upgrades.md").read_text()
 
     rows = re.findall(
-        r"^\| (\d+) \| `([a-z-]+)` \| (.*) \| \w+, (now|each hop) \| (yes)? ?\|$", page, re.M
+        r"^\| (\d+) \| `([a-z-]+)` \| (.*) \| \w+, (now|each hop) \| (yes)? ?\|$",
+        page,
+        re.MULTILINE,
     )
 
     told = {(int(row), name, title, when, bool(blocks)) for row, name, title, when, blocks in rows}
