@@ -198,11 +198,8 @@ def test_a_section_that_succeeded_is_its_text() -> None:
 def test_every_check_stands_in_the_documentation_as_it_is() -> None:
     page = (Path(__file__).parents[2] / "docs/upgrades.md").read_text()
 
-    rows = re.findall(
-        r"^\| (\d+) \| `([a-z-]+)` \| (.*) \| \w+, (now|each hop) \| (yes)? ?\|$",
-        page,
-        re.MULTILINE,
-    )
+    row_of = r"^\| (\d+) \| `([a-z-]+)` \| (.*) \| \w+, (now|each hop) \| (yes)? ?\|$"
+    rows = re.findall(row_of, page, re.MULTILINE)
 
     told = {(int(row), name, title, when, bool(blocks)) for row, name, title, when, blocks in rows}
     assert told == {
