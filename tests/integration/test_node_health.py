@@ -24,7 +24,7 @@ from opsd.runner import execute
 from opsd.testing import context
 from opsd.triage import transitions
 from tests.conftest import Machines
-from tests.rig import fleets
+from tests.rig import fleets, hungfs
 from tests.rig.machines import Network, RealMachine
 from tests.rig.parts import program
 from tests.rig.sshd import SshServer
@@ -224,6 +224,13 @@ class TestHardware:
 
         assert ("health.disk_failing", "machine/rpi1/disk/sda") not in opsd.open
 
+    def test_the_real_smartctl_knows_what_it_is_asked(self, opsd: Opsd, rpi: RealMachine) -> None:
+        fake_sys(rpi, "/sys/block", {"sda/size": "1000\n"})
+
+        unknown = opsd.found()["health.unknown", "health"]
+
+        assert "/dev/sda failed: No such device" in str(unknown.facts["disk_sda"])
+
     def test_heat_is_read(self, opsd: Opsd, rpi: RealMachine) -> None:
         zone = {"thermal_zone0/type": "cpu-thermal\n", "thermal_zone0/temp": "86000\n"}
         fake_sys(rpi, "/sys/class/thermal", zone)
@@ -288,14 +295,16 @@ class TestRights:
 
 
 class TestMachines:
-    def test_any_machine_with_sshd_can_be_read(self, sshd: SshServer, tmp_path: Path) -> None:
+    def test_a_dead_mount_is_not_touched(self, sshd: SshServer, tmp_path: Path) -> None:
         fleet = fleets.fleet_with(fleets.loopback_access(sshd, "here"))
         ctx = context(scratch=tmp_path, fleet=fleet, clock=SystemClock(), job="node-health")
 
-        run = execute(node_health.JOB, node_health.Settings(), ctx)
+        with hungfs.mounted():
+            run = execute(node_health.JOB, node_health.Settings(), ctx)
 
         assert run.outcome is Outcome.COMPLETED
         assert "health.state" in {one.check for one in run.findings}
+        assert "machine/here/filesystem" not in run.unseen
 
     def test_a_question_that_hangs_costs_only_itself(self, opsd: Opsd, rpi: RealMachine) -> None:
         rpi.write("/usr/bin/dmesg", "#!/bin/sh\nexec sleep 600\n", mode=0o755)
