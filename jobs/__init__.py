@@ -5,6 +5,7 @@ from __future__ import annotations
 from jobs import (
     etcd_backup,
     nfs_backup,
+    nfs_health,
     node_health,
     node_patches,
     node_remedy,
@@ -25,4 +26,5 @@ JOBS: tuple[AnyJob, ...] = (
     upgrade_readiness.JOB,
     node_health.JOB,
     node_patches.JOB,
+    nfs_health.JOB,
 )

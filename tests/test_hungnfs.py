@@ -196,7 +196,7 @@ def test_a_mount_that_nobody_may_look_at_is_unknown_with_the_line_that_helps() -
         one for one in observed if isinstance(one, Finding) and one.check == "nfs.unknown"
     )
     assert "a password is required" in unknown.summary
-    assert "NOPASSWD: /usr/bin/timeout -s KILL 5 stat" in unknown.remedy
+    assert "NOPASSWD: /usr/bin/timeout ^-s KILL [0-9]+ stat" in unknown.remedy
     assert Unseen(subject="machine/rpi1/nfs/nas") in observed
 
 

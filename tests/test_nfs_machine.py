@@ -14,6 +14,7 @@ from opsd.hosts.script import Script
 from tests.conftest import Machines
 from tests.rig import cgroups, nfsmount
 from tests.rig.fleets import fleet_of
+from tests.rig.home import ROOT
 from tests.rig.machines import RealMachine
 from tests.rig.nfsmount import KIND, Mode, NfsMount
 
@@ -117,8 +118,10 @@ def test_without_the_right_a_look_is_refused_and_no_mount_counts_as_well(
     assert "password is required" in look.detail
 
 
-def test_one_line_for_sudo_is_enough(rpi1: RealMachine, mount: NfsMount) -> None:
-    rpi1.sudoers(f"opsd ALL=(root) NOPASSWD: /usr/bin/{probes.ROOT}")
+def test_the_line_of_the_documentation_is_enough(rpi1: RealMachine, mount: NfsMount) -> None:
+    line = f"opsd ALL=(root) NOPASSWD: {probes.RIGHT}"
+    assert f"\n{line}\n" in (ROOT / "docs/nodes.md").read_text()
+    rpi1.sudoers(line)
 
     assert mount.mode is Mode.ANSWER
     assert looked(rpi1).sight is Sight.ANSWERED

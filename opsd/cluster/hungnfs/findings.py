@@ -17,7 +17,7 @@ from opsd.hosts.machine import Machine
 from opsd.hosts.nfs.answers import Answers, Sight, Task
 from opsd.hosts.nfs.judging import Health, Server, State, Verdict
 from opsd.hosts.nfs.mounts import server_of
-from opsd.hosts.nfs.probes import ROOT
+from opsd.hosts.nfs.probes import RIGHT
 from opsd.model import Fact, Finding, Severity, Unseen
 from opsd.text import printable, shortened
 
@@ -242,7 +242,7 @@ def _unknown(machine: Machine, unreadable: Sequence[str]) -> Finding:
     reasons = [one for one in unreadable if one != "sudoers"]
     fix = "opsd nodes check; docs/nodes.md"
     if "sudoers" in unreadable:
-        fix = f"sudoers: USER ALL=(root) NOPASSWD: /usr/bin/{ROOT} (docs/nodes.md)"
+        fix = f"sudoers: opsd ALL=(root) NOPASSWD: {RIGHT} (docs/nodes.md)"
     return _finding(
         "nfs.unknown",
         f"{machine.subject}/nfs",

@@ -28,8 +28,8 @@ MOUNTS, BEFORE, LOOKS, AFTER, TASKS, LOG = (
 LOOK_S = 5  # for one look; a healthy server needs milliseconds
 LOOKS_S = 20.0  # for all of them, which are made together
 MOST_MOUNTS = 500
-#: What is run as root, as only root may enter the directories of pods.
-ROOT = f"timeout -s KILL {LOOK_S} stat -f -c %T -- /var/lib/kubelet/pods/*"
+#: The line of sudoers for what is run as root: only root may enter the directories of pods.
+RIGHT = "/usr/bin/timeout ^-s KILL [0-9]+ stat -f -c %T -- /var/lib/kubelet/pods/[^ ]+$"
 
 _MOUNTS = r"""
 [ -r /proc/self/mountinfo ] || exit 9
