@@ -87,7 +87,7 @@ def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
         machines=read_machines(ctx.fleet, CHECKS, facts),
         shown=shown_by(facts.nodes),
         backups=_backups(ctx, settings),
-        own_node=_own_node(facts),
+        own_pod=_own_pod(facts),
     )
     ctx.remaining()
     assessment = assess(facts, hops, CHECKS, known_as_of=table.asof)
@@ -125,13 +125,13 @@ def _backups(ctx: Context, settings: Settings) -> Reading[Mapping[str, datetime]
     )
 
 
-def _own_node(facts: Facts) -> str:
-    """The node on which opsd runs as a pod, by its host name; empty: it does not."""
+def _own_pod(facts: Facts) -> str:
+    """UID of the pod that opsd is, by its host name; empty: it is none."""
     if facts.pods.problem is not None:
         return ""
     name = socket.gethostname()
     own = [pod for pod in facts.pods.value if pod.name == name]
-    return own[0].spec.node_name if len(own) == 1 else ""
+    return own[0].uid if len(own) == 1 else ""
 
 
 JOB = Job(
