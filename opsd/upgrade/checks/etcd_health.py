@@ -28,6 +28,8 @@ _DEFRAGMENT = "etcdctl defrag, one member after another (docs/upgrades.md#etcd)"
 
 def _runs_etcd(machine: MachineFacts) -> bool:
     pods = partly_understood(machine, manifests.PROBE, manifests.read)
+    if not pods:
+        raise Unreadable(f"{machine.name}: {manifests.FOLDER}", "there is no static pod at all")
     return any(pod.component == "etcd" for pod in pods)
 
 

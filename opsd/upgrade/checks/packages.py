@@ -101,8 +101,10 @@ def _judge_source(facts: Facts, _hop: Hop) -> Iterator[Note]:
         where = f"{machine.name}: kubeadm's repository"
         policies = understood(machine, POLICY, apt.read_policies)
         policy = policies.get("kubeadm")
-        if policy is None or not policy.installed:
-            yield skipped(where, "kubeadm is not installed as a Debian package")
+        if policy is None:
+            raise Unreadable(where, "only Debian's are read here, and apt says nothing of it")
+        if not policy.installed:
+            yield skipped(where, "kubeadm is not installed as a package")
             return
         yield _offer(where, policy)
 

@@ -14,7 +14,18 @@ from opsd.hosts import yamltext
 from opsd.hosts.kubeadm import manifests
 from opsd.hosts.kubeadm.manifests import StaticPod
 from opsd.upgrade.answers import partly_understood
-from opsd.upgrade.check import Check, Hop, Note, Scope, each, failed, passed, skipped, warned
+from opsd.upgrade.check import (
+    Check,
+    Hop,
+    Note,
+    Scope,
+    each,
+    failed,
+    passed,
+    skipped,
+    unknown,
+    warned,
+)
 from opsd.upgrade.components import (
     APISERVER,
     CONTROLLER_MANAGER,
@@ -166,7 +177,10 @@ def _judge_references(facts: Facts, hop: Hop) -> Iterator[Note]:
         return
 
     def judge(machine: MachineFacts) -> Iterator[Note]:
-        for pod in _pods(machine):
+        pods = _pods(machine)
+        if machine.is_control_plane and not pods:
+            yield unknown(f"{machine.name}: {manifests.FOLDER}", "there is no static pod at all")
+        for pod in pods:
             where = f"{machine.name}: {pod.path}"
             if pod.references:
                 yield failed(where, f"it names {', '.join(pod.references)}")
