@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from opsd.cluster.remedy.rounds import Surroundings
 
 MEMORY = "seen.json"  # in the scratch directory
+SEEN_S = 20.0  # what others saw of a node counts for so long; everything else is read each time
 
 
 class Settings(RemedySettings):
@@ -29,13 +30,12 @@ class Settings(RemedySettings):
 
 def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
     """Do what is due, and say what was done or why it was not."""
-    from opsd.cluster.nodeloss.vantage import Here, Machines  # noqa: PLC0415 - as below
+    from opsd.cluster.nodeloss.vantage import Here, Lately, Machines  # noqa: PLC0415 - as below
     from opsd.cluster.remedy.rounds import Surroundings  # noqa: PLC0415 - not for every command
 
-    vantages = (
-        Here(ports=settings.ports),
-        Machines(open_fleet=ctx.open_fleet, clock=ctx.clock, ports=settings.ports),
-    )
+    here = Here(ports=settings.ports)
+    there = Machines(open_fleet=ctx.open_fleet, clock=ctx.clock, ports=settings.ports)
+    vantages = tuple(Lately(one, clock=ctx.clock, for_s=SEEN_S) for one in (here, there))
     return remedy(ctx, settings, Surroundings(vantages=vantages, open_fleet=ctx.open_fleet))
 
 

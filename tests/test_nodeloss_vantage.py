@@ -13,13 +13,13 @@ import pytest
 from opsd.clock import Deadline, SystemClock
 from opsd.cluster.nodeloss.around import KNOCKS
 from opsd.cluster.nodeloss.facts import Inside, Means, Node, Sighting
-from opsd.cluster.nodeloss.vantage import Here, Machines, look_from
+from opsd.cluster.nodeloss.vantage import Here, Lately, Machines, look_from
 from opsd.cluster.nodeloss.within import BOOT, IDENTITY, KUBELET, PODS
 from opsd.errors import ConfigError, DeadlineExceeded, TransientError
-from opsd.hosts.fleet import Roster, Visit
+from opsd.hosts.fleet import Roster, Visit, Way
 from opsd.hosts.machine import Machine, Role
 from opsd.hosts.script import Script
-from opsd.testing import MemoryFleet
+from opsd.testing import FakeClock, MemoryFleet
 
 HOST = "127.0.0.1"
 SSH, NODE = Means.SSH, frozenset({Role.NODE})
@@ -74,8 +74,8 @@ class Timed:
         yield from self.visits
         raise self.then
 
-    def forward(self, machine: Machine, port: int) -> contextlib.AbstractContextManager[int]:
-        raise NotImplementedError
+    def way(self, machine: Machine) -> contextlib.AbstractContextManager[Way]:
+        raise NotImplementedError(machine)
 
 
 def vantage(fleet: MemoryFleet | Timed) -> Machines:
@@ -241,3 +241,17 @@ def test_the_time_for_all_machines_is_bounded() -> None:
 
     [deadline] = deadlines
     assert 5 < deadline.remaining() <= 6
+
+
+def test_a_slow_look_counts_for_a_while_for_the_same_nodes() -> None:
+    fleet = MemoryFleet(FLEET[:1], {"rpi1": {KNOCKS: f"ping {HOST} 0\n"}})
+    clock = FakeClock()
+    lately = Lately(vantage(fleet), clock=clock, for_s=20)
+
+    counts = []
+    for seconds, names in ((0, "a"), (19.9, "a"), (0.1, "a"), (0, "ab"), (0, "ab")):
+        clock.advance(timedelta(seconds=seconds))
+        seen = list(lately.look([node(name=name) for name in names]))
+        counts.append((len(fleet.scripts), len(seen)))
+
+    assert counts == [(1, 1), (1, 1), (2, 1), (3, 2), (3, 2)]

@@ -113,6 +113,28 @@ class Machines:
             return
 
 
+class Lately:
+    """Another vantage, that is asked again only after a while: for one that is slow.
+
+    Limits: what it saw of other nodes than before is asked for anew, all of it.
+    """
+
+    def __init__(self, vantage: Vantage, *, clock: Clock, for_s: float) -> None:
+        """Nothing is seen yet."""
+        self._vantage, self._clock, self._for_s = vantage, clock, for_s
+        self._names: frozenset[str] = frozenset()
+        self._seen: tuple[Seen, ...] = ()
+        self._until = 0.0
+
+    def look(self, nodes: Sequence[Node]) -> Iterable[Seen]:
+        """What it saw of the same nodes a moment ago, or sees now."""
+        names = frozenset(node.name for node in nodes)
+        if names != self._names or self._clock.monotonic() >= self._until:
+            self._seen, self._names = tuple(self._vantage.look(nodes)), names
+            self._until = self._clock.monotonic() + self._for_s
+        return self._seen
+
+
 def look_from(
     vantages: Sequence[Vantage], nodes: Sequence[Node]
 ) -> dict[str, tuple[Sighting, ...]]:
