@@ -99,6 +99,12 @@ def test_a_server_has_one_name_however_it_was_mounted() -> None:
     assert names["old"] == "old"
 
 
+def test_a_server_is_called_as_it_was_mounted_not_by_the_address_behind_that() -> None:
+    (found,) = mounts.parse(line("192.0.2.7:/export", "/a", options="rw,addr=10.0.0.5"))
+
+    assert mounts.under_one_name([found]) == {"192.0.2.7": "192.0.2.7"}
+
+
 STATS = """\
 uptime {uptime}
 device /dev/vda1 mounted on / with fstype ext4

@@ -111,7 +111,7 @@ def under_one_name(mounts: Iterable[Mount]) -> Mapping[str, str]:
     """
     names: dict[str, set[str]] = {}
     for mount in mounts:
-        names.setdefault(mount.address, {mount.address}).update({mount.server})
+        names.setdefault(mount.address, set()).add(mount.server)
     return {
         name: min(same, key=lambda one: (_is_address(one), one))
         for same in names.values()
