@@ -18,9 +18,10 @@ from tests.rig.home import Home
 from tests.rig.kubeadmnode import KubeadmNode, etcd_flags
 from tests.rig.machines import Network, RealMachine
 
-pytestmark = [pytest.mark.real, pytest.mark.cluster]
+pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(300)]
 
-PAGE = Path(__file__).parents[2] / "docs/etcd.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "etcd.md"
 SUDOERS = tuple(
     line
     for block in re.findall(r"```sudoers\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -80,7 +81,10 @@ programs = "{etcds.programs()}"
     (home.place / "identity").write_text(f"{identity}\n")
 
 
-def test_a_destroyed_control_plane_comes_back_with_every_object(node: KubeadmNode) -> None:
+@pytest.mark.parametrize("words", ["of the command", "of the page"])
+def test_a_destroyed_control_plane_comes_back_with_every_object(
+    node: KubeadmNode, words: str
+) -> None:
     machine = node.machine
     node.kubectl("create namespace shop")
     node.kubectl("-n shop create secret generic login --from-literal=password=hunter2-canary")
@@ -114,7 +118,9 @@ def test_a_destroyed_control_plane_comes_back_with_every_object(node: KubeadmNod
         assert {*NEEDED, *NEEDED_STACKED} <= node_files
         assert "kubernetesVersion: " in (back / "kubeadm-config.yaml").read_text()
 
-        follow(restored.json["notes"], machine, back)
+        copy(back, machine)
+        for command in printed(restored.json["notes"]) if "command" in words else on_the_page():
+            machine.run(f"PATH=$PATH:/usr/local/bin; cd {back}; {command}", check=True)
         start(node)
 
         assert objects(node).items() >= before.items()
@@ -134,16 +140,28 @@ def destroy(node: KubeadmNode) -> None:
     node.machine.run("rm -rf /var/lib/etcd /etc/kubernetes /var/lib/kubelet", check=True)
 
 
-def follow(notes: list[str], machine: RealMachine, back: Path) -> None:
-    """Do what opsd printed, word for word, on the machine; there is no kubelet to start."""
+def copy(back: Path, machine: RealMachine) -> None:
+    """Give the machine what a person copies to it: the directory, and etcdutl."""
+    shutil.copytree(back, machine.root / str(back).lstrip("/"), symlinks=True)
+    shutil.copy2(etcds.programs() / "etcdutl", machine.root / "usr/local/bin/etcdutl")
+
+
+def printed(notes: list[str]) -> list[str]:
+    """What opsd said to do, without what is about the kubelet: there is none."""
     steps = [note.removeprefix("next: ") for note in notes if note.startswith("next: ")]
     wanted = [one for one in steps if one.startswith(("etcdutl ", "("))]
     assert len(wanted) == 2
-    # The machine gets what a person copies to it: the directory, and etcdutl.
-    shutil.copytree(back, machine.root / str(back).lstrip("/"), symlinks=True)
-    shutil.copy2(etcds.programs() / "etcdutl", machine.root / "usr/local/bin/etcdutl")
-    for command in wanted:
-        machine.run(f"PATH=$PATH:/usr/local/bin; {command}", check=True)
+    return wanted
+
+
+def on_the_page() -> list[str]:
+    """What docs/restore.md says, likewise."""
+    text = (DOCS / "restore.md").read_text()
+    found = re.findall(
+        r"^ *```sh control-plane-(?:etcd|files)\n(.*?)```$", text, re.MULTILINE | re.DOTALL
+    )
+    assert len(found) == 2
+    return found
 
 
 def is_believed(node: KubeadmNode, token: str) -> bool:
