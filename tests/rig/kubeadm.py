@@ -82,7 +82,7 @@ class Kubeadm:
             status = one.get("status")
             self.api.create(one)
             if one["kind"] == "Node":  # admission says that it is not ready yet
-                spec = {"spec": {"taints": one["spec"]["taints"]}}
+                spec = {"spec": {"taints": one["spec"].get("taints", [])}}
                 self.api.patch(path_of(one), spec)
             if status:
                 self.api.patch(f"{path_of(one)}/status", {"status": status})
