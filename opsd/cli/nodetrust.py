@@ -23,8 +23,9 @@ from opsd.errors import ConfigError
 if TYPE_CHECKING:
     from opsd.clients.ssh.known import HostKey
     from opsd.hosts.machine import Machine
+    from opsd.hosts.passing import Shown
     from opsd.hosts.trust import Trust
-    from opsd.hosts.visiting import Shown, SshFleet
+    from opsd.hosts.visiting import SshFleet
 
 ASK_S = 120.0  # all machines together
 _FILES = {

@@ -15,7 +15,7 @@ import structlog
 
 from opsd.clients.ssh.known import HostKey, KnownHosts, replaced
 from opsd.clock import Deadline
-from opsd.errors import ConfigError, DeadlineExceeded, OpsdError
+from opsd.errors import ConfigError, OpsdError
 from opsd.hosts import kept
 from opsd.hosts.roster import Access
 
@@ -48,7 +48,6 @@ class Trust:
 
         Raises:
             ConfigError: the file cannot be read, or the ConfigMap was never read.
-            DeadlineExceeded: no time is left.
         """
         own = KnownHosts.parse(kept.read(self._path, what=WHAT))
         return own + KnownHosts.parse(self._held(deadline)) if self._configmap else own
@@ -67,8 +66,6 @@ class Trust:
         copy = self._path.with_name(self._path.name + COPY_SUFFIX)
         try:
             text = self._asked(deadline)
-        except DeadlineExceeded:
-            raise
         except OpsdError as exc:
             remembered = kept.read(copy, what=WHAT)
             if not remembered:

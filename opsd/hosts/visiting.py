@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import structlog
 
 from opsd.clock import Deadline
-from opsd.errors import ConfigError, DeadlineExceeded, OpsdError, PermanentError
+from opsd.errors import ConfigError, OpsdError, PermanentError
 from opsd.hosts import kept
 from opsd.hosts.crowd import Crowd
 from opsd.hosts.fleet import Roster, Visit, Way
 from opsd.hosts.machine import Machine
+from opsd.hosts.passing import Pass, Shown, longest_s, sooner
 from opsd.hosts.roster import Access, machines_of, nodes_of, read, written
-from opsd.hosts.script import BEGIN, END, Script
+from opsd.hosts.script import Script
 from opsd.hosts.trust import Trust
 
 if TYPE_CHECKING:
     from opsd.clients.kube.client import Kube
-    from opsd.clients.ssh.connection import Connection, Target
-    from opsd.clients.ssh.keys import ClientKey
-    from opsd.clients.ssh.known import HostKey, KnownHosts
 
 log = structlog.get_logger()
 
 REMEMBERED = "nodes of the cluster"  # what the file of them is called in errors
-_SILENCE_S = 10.0  # beyond the longest question, before a machine counts as hanging
-_ENDING_S = 5.0  # beyond what all questions may take
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """The key that a machine shows."""
-
-    machine: Machine
-    key: HostKey | None = None
-    believed: tuple[HostKey, ...] = ()  #: those that opsd would believe of it
-    problem: OpsdError | None = None  #: why there is no key
+_CLUSTER_S = 20.0  # for asking the cluster: its nodes are known from the last time as well
 
 
 class SshFleet:
@@ -100,7 +84,7 @@ class SshFleet:
             crowd: Crowd[Machine, Visit] = Crowd(
                 lambda machine: visiting.visit(machine, script),
                 at_once=self.access.at_once,
-                limit_s=lambda _: self._longest_s(script),
+                limit_s=lambda _: longest_s(self.access, script),
             )
             for machine, visit in crowd.each(machines, self._deadline):
                 yield visit if isinstance(visit, Visit) else _lost(machine, visit)
@@ -115,7 +99,7 @@ class SshFleet:
             crowd: Crowd[Machine, Shown] = Crowd(
                 visiting.show,
                 at_once=self.access.at_once,
-                limit_s=lambda _: 2 * self.access.connect_timeout_s,
+                limit_s=lambda _: longest_s(self.access),
             )
             for machine, shown in crowd.each(machines, self._deadline):
                 if isinstance(shown, Shown):
@@ -134,14 +118,14 @@ class SshFleet:
                 yield lambda host, port: opened(connection, host, port, deadline=self._deadline)
 
     @contextlib.contextmanager
-    def _visiting(self) -> Iterator[_Visiting]:
+    def _visiting(self) -> Iterator[Pass]:
         from opsd.clients.ssh import keys  # noqa: PLC0415 - loads paramiko
 
         access = self.access
-        visiting = _Visiting(
+        visiting = Pass(
             access=access,
             key=keys.load(access.key, access.passphrase),
-            known=Trust(access, self._open_kube).known(self._deadline),
+            known=Trust(access, self._open_kube).known(sooner(self._deadline, _CLUSTER_S)),
             machines={machine.name: machine for machine in self.roster().machines},
             deadline=self._deadline,
         )
@@ -149,10 +133,6 @@ class SshFleet:
             yield visiting
         finally:
             visiting.close()
-
-    def _longest_s(self, script: Script) -> float:
-        # Twice: the login of the machine between may be waited for.
-        return 2 * self.access.connect_timeout_s + script.longest_s + _ENDING_S
 
     def _asked(self) -> Roster:
         access = self.access
@@ -162,156 +142,13 @@ class SshFleet:
 
         text = kept.read(access.remembered, what=REMEMBERED)
         try:
-            nodes = nodes_of(self._open_kube(self._deadline).list(Node))
-        except DeadlineExceeded:
-            raise
+            nodes = nodes_of(self._open_kube(sooner(self._deadline, _CLUSTER_S)).list(Node))
         except OpsdError as exc:
+            self._deadline.remaining()
             return Roster(machines=machines_of(access, read(text)), unknown=str(exc))
         if written(nodes) != text:
             kept.write(access.remembered, written(nodes), what=REMEMBERED)
         return Roster(machines=machines_of(access, nodes))
-
-
-@dataclass(slots=True)
-class _Jump:
-    """A machine between, to which the first that needs it logs in for all."""
-
-    lock: threading.Lock
-    connection: Connection | None = None
-    problem: OpsdError | None = None
-
-
-class _Visiting:
-    """One pass over machines."""
-
-    def __init__(
-        self,
-        *,
-        access: Access,
-        key: ClientKey,
-        known: KnownHosts,
-        machines: dict[str, Machine],
-        deadline: Deadline,
-    ) -> None:
-        self.access = access
-        self.key = key
-        self.known = known
-        self.machines = machines
-        self.deadline = deadline
-        self._jumps = {name: _Jump(threading.Lock()) for name in machines}
-        self._open: list[Connection] = []
-
-    def close(self) -> None:
-        """Hang up everywhere; what is under way ends."""
-        for connection in list(self._open):
-            connection.close()
-
-    def visit(self, machine: Machine, script: Script) -> Visit:
-        """Log in, run the script, log out."""
-        from opsd.clients.ssh.running import Order, run  # noqa: PLC0415 - loads paramiko
-
-        clock = self.deadline.clock
-        began_s = clock.monotonic()
-        try:
-            connection = self.connect(machine)
-        except OpsdError as exc:
-            return Visit(machine=machine, problem=exc, blocked_by=self._blocker(machine))
-        login_s = clock.monotonic() - began_s
-        order = Order(
-            text=script.text.encode(),
-            mark=script.mark,
-            first=BEGIN.encode(),
-            last=END.encode(),
-            silence_s=script.silence_s + _SILENCE_S,
-        )
-        try:
-            got = run(connection, order, deadline=self._within(script.longest_s + _ENDING_S))
-        except OpsdError as exc:
-            return Visit(machine=machine, problem=exc, login_s=login_s)
-        finally:
-            connection.close()
-        stdout = bytes(got.stdout)
-        return Visit(
-            machine=machine,
-            sections=script.read(stdout, bytes(got.stderr)),
-            problem=got.problem,
-            login_s=login_s,
-            clock_offset_s=_offset_s(script.clock_s(stdout), got.began_at),
-        )
-
-    def show(self, machine: Machine) -> Shown:
-        """Ask for its key; nobody logs in, but to a machine between."""
-        from opsd.clients.ssh.connection import host_key  # noqa: PLC0415 - loads paramiko
-
-        believed = self.known.keys_of(machine.name, address=machine.address, port=machine.port)
-        try:
-            key = host_key(
-                target_of(machine),
-                known=self.known,
-                deadline=self._within(self.access.connect_timeout_s),
-                through=self._between(machine),
-            )
-        except OpsdError as exc:
-            return Shown(machine=machine, believed=believed, problem=exc)
-        return Shown(machine=machine, key=key, believed=believed)
-
-    def connect(self, machine: Machine) -> Connection:
-        """Log in, through another machine if need be.
-
-        Raises:
-            TransientError, PermanentError, DeadlineExceeded: as `opsd.clients.ssh.connection`.
-        """
-        from opsd.clients.ssh.connection import connect  # noqa: PLC0415 - loads paramiko
-
-        connection = connect(
-            target_of(machine),
-            key=self.key,
-            known=self.known,
-            deadline=self._within(self.access.connect_timeout_s),
-            through=self._between(machine),
-        )
-        self._open.append(connection)
-        return connection
-
-    def _between(self, machine: Machine) -> Connection | None:
-        """The login through which a machine is reached; None: directly."""
-        if not machine.jump:
-            return None
-        return self._jump(self.machines[machine.jump])
-
-    def _jump(self, machine: Machine) -> Connection:
-        jump = self._jumps[machine.name]
-        with jump.lock:
-            if jump.connection is None and jump.problem is None:
-                try:
-                    jump.connection = self.connect(replace(machine, jump=""))
-                except OpsdError as exc:
-                    jump.problem = exc
-        if jump.connection is None:
-            raise jump.problem or AssertionError
-        return jump.connection
-
-    def _blocker(self, machine: Machine) -> str:
-        """The machine between that could not be logged in to."""
-        jump = self._jumps.get(machine.jump)
-        return machine.jump if jump and jump.problem else ""
-
-    def _within(self, seconds: float) -> Deadline:
-        """That time from now, or until the end of all of it."""
-        own = Deadline.after(seconds, self.deadline.clock)
-        return own if own.at < self.deadline.at else self.deadline
-
-
-def target_of(machine: Machine) -> Target:
-    """A machine as the client knows it."""
-    from opsd.clients.ssh.connection import Target  # noqa: PLC0415 - loads paramiko
-
-    return Target(name=machine.name, address=machine.address, port=machine.port, user=machine.user)
-
-
-def _offset_s(shown_s: int | None, at: datetime | None) -> float | None:
-    """A clock that shows whole seconds, against ours: right by half a second."""
-    return None if shown_s is None or at is None else shown_s + 0.5 - at.timestamp()
 
 
 def _lost(machine: Machine, exc: Exception | None) -> Visit:

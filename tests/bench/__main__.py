@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import dump, kube, nodeloss, report, share, startup
+from tests.bench import dump, kube, nodeloss, report, share, ssh, startup
 from tests.rig.parts import put_cache_on_path
 
 BENCHES = {
@@ -16,6 +16,7 @@ BENCHES = {
     "share": share.lines,
     "kube": kube.lines,
     "nodes": nodeloss.lines,
+    "ssh": ssh.lines,
 }
 
 

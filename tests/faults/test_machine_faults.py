@@ -20,7 +20,7 @@ from opsd.clients.ssh.errors import (
     Unreachable,
 )
 from opsd.errors import OpsdError
-from opsd.hosts import visiting
+from opsd.hosts import passing
 from opsd.hosts.fleet import Visit
 from opsd.hosts.roster import Access
 from tests.faults.proxy import Fault, Kind, Way, in_front_of
@@ -69,7 +69,7 @@ def rpi(shared: RealMachine) -> Iterator[RealMachine]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visiting, "_SILENCE_S", 1.0)
+    monkeypatch.setattr(passing, "_SILENCE_S", 1.0)
 
 
 def authorize(machine: RealMachine, lines: str) -> None:
