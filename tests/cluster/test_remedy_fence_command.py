@@ -10,6 +10,7 @@ import pytest
 
 from jobs.node_remedy import Settings
 from opsd.cli import main
+from opsd.cluster.nodeloss.vantage import Here
 from opsd.model import Outcome
 from tests.cluster.remedier import OUT_OF_SERVICE, Remedier, finding, phase, refusal, taints
 from tests.cluster.watcher import s
@@ -18,6 +19,8 @@ from tests.rig.controlplane import ControlPlane
 from tests.rig.kubeapi import KubeApi, Object, eventually
 from tests.rig.kubelet import FakeNode
 from tests.rig.kubestate import is_gone, node_is, running_pod
+from tests.rig.machines import Network
+from tests.rig.realnodes import real_node
 from tests.rig.workloads import pod_spec, stateful_set
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -110,6 +113,35 @@ def test_a_database_moves_on_the_word_of_a_person_and_its_node_is_given_back(
     assert OUT_OF_SERVICE not in {key for key, _, _ in taints(given_back)}
     assert CONFIRMED not in given_back["metadata"]["annotations"]
     assert desk.type("list") == (0, "Nothing is under way, and no node is confirmed to be off.\n")
+
+
+def test_a_person_is_not_believed_while_somebody_hears_the_node(
+    control_plane: ControlPlane,
+    workers: Workers,
+    namespace: str,
+    network: Network,
+    opsd: Remedier,
+    desk: Desk,
+) -> None:
+    api, nodes = control_plane.api, workers(2)
+    db, node = database(api, namespace, nodes)
+    real = real_node(network, node)
+    eventually(lambda: real.machine.boot_id in str(node_of(api, node)))
+    opsd.vantages = (Here(ports=(22,), within_s=0.5),)
+    node.cut_off()
+    node_is(api, node, "Unknown")
+    desk.ask("confirm", node.name, "--for", "2h", *WHY)
+
+    run = opsd.until(lambda run: refusal(run, node.name) == {"seen_alive"})
+    was_there = not is_gone(api, db)
+    real.lose_power()
+    opsd.until(lambda _run: phase(node_of(api, node)) in {"moving", "moved"})
+
+    told = finding(run, "remedy.refused", node.name)
+    assert told is not None
+    assert told.facts["kind"] == "partitioned_unknown"
+    assert was_there
+    eventually(lambda: is_gone(api, db))
 
 
 def test_a_confirmation_ends_when_the_node_is_heard_of_again(

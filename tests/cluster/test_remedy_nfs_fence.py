@@ -72,16 +72,12 @@ class Story:
     real: RealNode
     db: Object
 
-    @property
-    def api(self) -> object:
-        return self.opsd.control_plane.api
-
-    def object(self) -> Object:
+    def seen(self) -> Object:
         return self.opsd.control_plane.api.get(f"/api/v1/nodes/{self.real.name}")
 
     def until(self, *phases: str) -> None:
         """Run opsd until the node's record is in one of these phases; empty: there is none."""
-        self.opsd.until(lambda _run: phase(self.object()) in phases, within_s=120)
+        self.opsd.until(lambda _run: phase(self.seen()) in phases, within_s=120)
 
     def found(self, check: str) -> Callable[[Run], object]:
         return lambda run: finding(run, check, self.real.name)
@@ -118,7 +114,7 @@ def begin(
         node = next(one for one in nodes if one.name == db["spec"]["nodeName"])
         real = real_node(network, node)
         story = Story(opsd, files, real, db)
-        eventually(lambda: real.machine.boot_id in str(story.object()))
+        eventually(lambda: real.machine.boot_id in str(story.seen()))
         logs_in_to(opsd, [real.machine, files.machine])
         opsd.until(lambda run: run.outcome is Outcome.COMPLETED)
         return story
@@ -198,7 +194,7 @@ def test_a_file_server_that_cannot_be_asked_any_more_is_told(
     told = finding(run, "remedy.fence_failed", story.real.name)
     assert told is not None
     assert told.summary == f"nobody knows whether {story.real.name} is still cut off by files"
-    assert phase(story.object()) == "moved"
+    assert phase(story.seen()) == "moved"
 
 
 def test_a_database_that_also_writes_elsewhere_is_not_moved(
@@ -295,14 +291,14 @@ def test_killed_before_and_after_every_visit_it_goes_on_where_it_was(
 
     for at in (1, 1.5, 2, 2.5, 1, 1.5, 2, 2.5):
         dies(opsd, fleet, at)
-        on_the_way.append(phase(story.object()))
+        on_the_way.append(phase(story.seen()))
     story.until("moved")
     was_cut = files.connects(story.real.machine)
     node.boot()
     node_is(opsd.control_plane.api, node, "True")
     for at in (1, 1.5, 2, 2.5, 1, 1.5):
         dies(opsd, fleet, at)
-        on_the_way_back.append(phase(story.object()))
+        on_the_way_back.append(phase(story.seen()))
     story.until("")
 
     # asked, cut (the fourth time it was, and nobody wrote that down), proven again
