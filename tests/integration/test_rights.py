@@ -87,7 +87,7 @@ def test_without_the_lines_everything_is_missing(rpi: RealMachine) -> None:
         "smartctl -n standby -j -i -H -A -l error -l selftest /dev/sda -s off",
         "smartctl -n standby -j -i -H -A -l error -l selftest /dev/../etc/shadow",
         "tail -n 100 /etc/shadow",
-        "needrestart -b -r a",
+        "needrestart -b -l -w -r a",
         "timeout -s KILL 5 cat /etc/shadow",
         "timeout -s KILL 5 stat -f -c %T -- /var/lib/kubelet/pods/x /etc/shadow",
         "grep -s . /etc/shadow",
