@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -170,6 +171,32 @@ def test_a_key_that_never_expires_makes_its_file_never_expire(keyring: Path) -> 
     assert [isinstance(key, KeyFile) and key.expires_at is None for key in both] == [False, True]
 
 
+@pytest.mark.real
+def test_of_several_keys_the_last_to_end_counts(keyring: Path) -> None:
+    made(keyring, "one", "2031-05-06")
+    made(keyring, "two", "2029-05-06")
+
+    (key,) = keys.read(answer_of(("/k.gpg", gpg(keyring, "--export"))))
+
+    assert isinstance(key, KeyFile)
+    assert key.expires_at is not None
+    assert key.expires_at.date() == date(2031, 5, 6)
+
+
+@pytest.mark.real
+def test_the_signature_of_somebody_else_does_not_prolong_a_key(keyring: Path) -> None:
+    ends = made(keyring, "repo", "2031-05-06")
+    other = made(keyring, "somebody else", "never")
+    later = ("--faked-system-time", "20271231T000000!")
+    gpg(keyring, *later, "--local-user", other, "--quick-sign-key", ends)
+
+    (key,) = keys.read(answer_of(("/k.gpg", gpg(keyring, "--export", ends))))
+
+    assert isinstance(key, KeyFile)
+    assert key.expires_at is not None
+    assert key.expires_at.date() == date(2031, 5, 6)
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
@@ -258,6 +285,10 @@ def test_a_machine_that_reboots_by_itself_is_worse_where_all_others_need_it(
     found = findings(told(machine, unattended=REBOOTS))
 
     assert found["patches.automatic_reboot"].severity is severity
+
+
+def test_a_machine_that_does_nothing_for_the_cluster_may_reboot_by_itself() -> None:
+    assert findings(told(replace(NODE, roles=frozenset()), unattended=REBOOTS)) == {}
 
 
 def test_a_reboot_that_is_due_is_told_with_its_time() -> None:
@@ -395,6 +426,8 @@ def test_a_running_kernel_without_its_modules_is_told_first() -> None:
 
     assert set(findings(told(kernel=gone))) == {"patches.modules_missing"}
     assert findings(told(kernel=without)) == {}
+    container = "running=6.12.48\nbuild=#1 SMP\nmodular=yes\n"
+    assert findings(told(kernel=container)) == {}
 
 
 def test_needrestart_is_not_believed_about_the_kernel() -> None:
@@ -420,6 +453,13 @@ def test_microcode_that_waits_is_for_information() -> None:
     assert findings(told(services=said))["patches.microcode"].severity is Severity.INFO
 
 
+def test_a_warning_of_sudo_is_no_refusal() -> None:
+    said = "NEEDRESTART-VER: 3.6\nNEEDRESTART-SVC: ssh.service\n"
+    warned = failed("sudo: unable to resolve host rpi3\n", status=0, stdout=said)
+
+    assert set(findings(told(services=warned))) == {"patches.services_outdated"}
+
+
 def test_needrestart_without_root_is_for_information() -> None:
     observed = told(services=failed("sudo: a password is required\n"))
 
@@ -429,21 +469,23 @@ def test_needrestart_without_root_is_for_information() -> None:
 
 
 @pytest.mark.parametrize(
-    ("day", "check"),
+    ("day", "check", "text"),
     [
-        (date(2026, 7, 11), None),
-        (date(2026, 7, 12), "patches.release_old"),
-        (date(2028, 6, 30) - ENDS_SOON - timedelta(days=1), "patches.release_old"),
-        (date(2028, 6, 30) - ENDS_SOON, "patches.release_ended"),
-        (date(2028, 7, 1), "patches.release_ended"),
+        (date(2026, 7, 11), None, ""),
+        (date(2026, 7, 12), "patches.release_old", "long-term support only"),
+        (date(2028, 6, 30) - ENDS_SOON - timedelta(days=1), "patches.release_old", "only"),
+        (date(2028, 6, 30) - ENDS_SOON, "patches.release_ended", "from 2028-07-01 on"),
+        (date(2028, 6, 30), "patches.release_ended", "from 2028-07-01 on"),
+        (date(2028, 7, 1), "patches.release_ended", "since 2028-06-30"),
     ],
 )
-def test_debian_12_is_old_first_and_ends_then(day: date, check: str | None) -> None:
+def test_debian_12_is_old_first_and_ends_then(day: date, check: str | None, text: str) -> None:
     at = datetime(day.year, day.month, day.day, 6, tzinfo=UTC)
 
     found = findings(told(system=system(fixture("os-release_debian12.txt")), at=at))
 
     assert set(found) == ({check} if check else set())
+    assert all(text in one.summary for one in found.values())
 
 
 def test_the_dates_that_a_machine_carries_are_believed_first() -> None:
