@@ -254,6 +254,9 @@ class _Backup:
         for name, control in self._fit[:1]:
             size, names = control.view.status.db_size, tuple(self._lacking)
             yield etcdfindings.would_take(self._subject, name, size, names)
+        with self._bench() as place:
+            if place and place.problem:
+                yield etcdfindings.not_drilled(self._subject, place.problem)
         for repository in self._lacking.values():
             yield from housekeeping.describe(
                 repository,

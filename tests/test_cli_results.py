@@ -189,3 +189,13 @@ def test_the_json_of_a_run_has_the_keys_of_the_contract() -> None:
     assert told["duration_s"] == 1.5
     assert told["artifacts"][0]["size_bytes"] == 1 << 20
     assert told["findings"][0]["severity"] == "info"
+
+
+def test_a_member_of_an_etcd_that_is_ill_is_no_backup_that_failed() -> None:
+    ill = finding("etcd/main/rpi1", Severity.CRITICAL)
+
+    beside = shown(run(artifact("etcd/main"), findings=(ill,)))
+
+    assert "failed" not in beside
+    assert "1 control plane is safe" in beside
+    assert "failed" in shown(run(findings=(finding("etcd/main", Severity.CRITICAL),)))

@@ -28,12 +28,23 @@ LEVEL_WORDS = {
     Level.PARSED.label: "parsed",
     Level.RESTORED.label: "restored",
 }
-_KINDS = {"database": "{}", "globals": "the roles of {}", "share": "{}"}  # in this order
-_NOUNS = {"database": "database", "globals": "server", "share": "share"}
+_KINDS = {  # in this order
+    "database": "{}",
+    "globals": "the roles of {}",
+    "share": "{}",
+    "etcd": "{}",
+}
+_NOUNS = {
+    "database": "database",
+    "globals": "server",
+    "share": "share",
+    "etcd": "control plane",
+}
 DRY_RUN = "dry_run."  # checks of findings that say what a run would do
 PLANNED = {
     f"{DRY_RUN}dump": Tone.GOOD,
     f"{DRY_RUN}share": Tone.GOOD,
+    f"{DRY_RUN}snapshot": Tone.GOOD,
     f"{DRY_RUN}keep": Tone.DIM,
     f"{DRY_RUN}remove": Tone.WARNING,
 }
@@ -140,7 +151,7 @@ def _rows(run: Run) -> Iterator[Row]:
     for subject in sorted({*made, *failed}, key=_place):
         if subject in made:
             yield _row(made[subject])
-        elif _kind(subject) in _KINDS:
+        elif _kind(subject) in _KINDS and not _is_part(subject, {*made, *failed}):
             yield (
                 Cell("✗", Tone.BAD),
                 name_text(subject),
@@ -168,6 +179,11 @@ def _row(copies: Sequence[Artifact]) -> Row:
 
 def _kind(subject: str) -> str:
     return subject.partition("/")[0]
+
+
+def _is_part(subject: str, others: set[str]) -> bool:
+    """Whether it is a part of another one, such as a member of an etcd."""
+    return any(subject.startswith(f"{other}/") for other in others)
 
 
 def _place(subject: str) -> tuple[int, str]:

@@ -89,6 +89,13 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(owner: Owner) -> Non
     assert owner.files() == []
 
 
+def test_a_dry_run_tells_that_a_drill_would_not_be_possible(owner: Owner) -> None:
+    run = owner.run(dry_run=True, programs=str(owner.place))
+
+    assert the(run, "etcd.not_drilled").severity is Severity.WARNING
+    assert "etcd.not_drilled" not in checks(owner.run(dry_run=True))
+
+
 def test_without_a_drill_it_is_stored_and_no_plain_copy_is_made(owner: Owner) -> None:
     run = owner.run(drill=False)
 
