@@ -6,7 +6,7 @@ server on one machine that share a state are one finding.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 
@@ -15,7 +15,7 @@ from opsd.cluster.hungnfs.affected import Affected, Cluster, affected
 from opsd.cluster.hungnfs.remedies import PAGE, Plan, for_machine, for_server
 from opsd.hosts.machine import Machine
 from opsd.hosts.nfs.answers import Answers, Sight, Task
-from opsd.hosts.nfs.judging import Health, Server, State, Verdict
+from opsd.hosts.nfs.judging import OPSD, Health, Server, State, Verdict
 from opsd.hosts.nfs.mounts import server_of
 from opsd.hosts.nfs.probes import RIGHT
 from opsd.model import Fact, Finding, Severity, Unseen
@@ -36,15 +36,16 @@ _CHECKS = {
     State.STALE: "nfs.stale",
     State.ERRORS: "nfs.errors",
 }
-_WORST_FIRST = (
-    State.SERVER_DOWN,
-    State.PATH_BROKEN,
-    State.HUNG,
-    State.STALE,
-    State.ERRORS,
-    State.SLOW,
-    State.UNKNOWN,
-)
+#: The worst first, as the table of machines says it.
+_WORDS = {
+    State.SERVER_DOWN: "hang, server down",
+    State.PATH_BROKEN: "hang, no way to the server",
+    State.HUNG: "hang",
+    State.STALE: "stale",
+    State.ERRORS: "give errors",
+    State.SLOW: "slow",
+    State.UNKNOWN: "unknown",
+}
 
 
 def about_server(
@@ -60,7 +61,8 @@ def about_server(
     subject = f"nfs/{printable(server.name)}"
     if server.health is Health.ALIVE:
         return
-    told = [f"{place}: {call.detail or call.outcome}" for place, call in server.calls.items()]
+    calls = sorted(server.calls.items(), key=lambda one: (one[0] != OPSD, one[0]))
+    told = [f"{place}: {call.detail or call.outcome}" for place, call in calls]
     if server.health is Health.UNKNOWN:
         yield _unanswered(subject, server, told)
         yield Unseen(subject=subject)
@@ -77,9 +79,9 @@ def about_server(
         f"file server {server.name} {what}{who}",
         plan=for_server(server.name),
         facts={
-            "asked_from": ", ".join(told),
-            "hangs_on": ", ".join(machines),
             **_names(waiting, cluster),
+            "hangs_on": ", ".join(machines),
+            "asked_from": ", ".join(told),
         },
     )
 
@@ -113,7 +115,7 @@ def about_machine(
 
 def _rank(group: tuple[tuple[str, State], list[Verdict]]) -> tuple[str, int]:
     (server, state), _ = group
-    return server, _WORST_FIRST.index(state) if state in _WORST_FIRST else len(_WORST_FIRST)
+    return server, list(State).index(state)
 
 
 def _about_mounts(
@@ -134,7 +136,7 @@ def _about_mounts(
         Severity.CRITICAL if is_bad else Severity.WARNING,
         _summary(machine.name, state, same, waiting),
         plan=for_machine(state, same, waiting, stuck),
-        facts={**_evidence(same, answers), **_processes(stuck), **_names(waiting, cluster)},
+        facts={**_names(waiting, cluster), **_evidence(same, answers), **_processes(stuck)},
         cause=f"nfs/{printable(mount.server)}" if state is State.SERVER_DOWN else "",
         steady_for=_STEADY.get(state, timedelta(0)),
     )
@@ -257,9 +259,8 @@ def _unknown(machine: Machine, unreadable: Sequence[str]) -> Finding:
 
 def _state(machine: Machine, answers: Answers, verdicts: Sequence[Verdict]) -> Finding:
     """The machine's line in the table of `opsd nodes`."""
-    count = {state: sum(one.state is state for one in verdicts) for state in State}
-    bad = {state.value: count[state] for state in _WORST_FIRST if count[state] and verdicts}
-    words = ", ".join(f"{number} {state.replace('_', ' ')}" for state, number in bad.items())
+    count = Counter(one.state for one in verdicts)
+    words = ", ".join(f"{count[state]} {text}" for state, text in _WORDS.items() if count[state])
     slowest_s = max((one.look.seconds for one in verdicts), default=0.0)
     well = f"{len(verdicts)} mounts answer" if len(verdicts) > 1 else "its mount answers"
     said = "no NFS mounts" if not verdicts else words or well
@@ -273,7 +274,7 @@ def _state(machine: Machine, answers: Answers, verdicts: Sequence[Verdict]) -> F
         plan=Plan(steps=()),
         facts={
             "mounts": len(verdicts),
-            **bad,
+            **{state.value: count[state] for state in _WORDS if count[state]},
             "slowest_s": round(slowest_s, 3),
             "servers": _some(sorted({one.mount.server for one in verdicts})),
         },
