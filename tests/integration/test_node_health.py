@@ -24,10 +24,9 @@ from opsd.runner import execute
 from opsd.testing import context
 from opsd.triage import transitions
 from tests.conftest import Machines
-from tests.rig import fleets, hungfs
+from tests.rig import fleets, hungfs, sshd
 from tests.rig.machines import Network, RealMachine
 from tests.rig.parts import program
-from tests.rig.sshd import SshServer
 
 pytestmark = pytest.mark.real
 
@@ -295,11 +294,10 @@ class TestRights:
 
 
 class TestMachines:
-    def test_a_dead_mount_is_not_touched(self, sshd: SshServer, tmp_path: Path) -> None:
-        fleet = fleets.fleet_with(fleets.loopback_access(sshd, "here"))
-        ctx = context(scratch=tmp_path, fleet=fleet, clock=SystemClock(), job="node-health")
-
-        with hungfs.mounted():
+    def test_a_dead_mount_is_not_touched(self, tmp_path: Path) -> None:
+        with hungfs.mounted(), sshd.running() as here:  # in this order: here sees the mount
+            fleet = fleets.fleet_with(fleets.loopback_access(here, "here"))
+            ctx = context(scratch=tmp_path, fleet=fleet, clock=SystemClock(), job="node-health")
             run = execute(node_health.JOB, node_health.Settings(), ctx)
 
         assert run.outcome is Outcome.COMPLETED
