@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo setup setup-demo control-plane static check test test-long soak bench fmt reference lock clean clean-cache
+.PHONY: help demo setup setup-demo control-plane static check test test-long test-image soak bench fmt reference lock clean clean-cache
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,15 +44,20 @@ static: setup
 	@report=$$($(BIN)/lint-imports) || { echo "$$report"; exit 1; }
 
 check: static ## format, lint, types, import contracts and the tests without real servers; some minutes
-	@$(BIN)/python -m pytest -q $(SPREAD) -m "not real and not long" $(TESTS)
+	@$(BIN)/python -m pytest -q $(SPREAD) -m "not real and not long and not image" $(TESTS)
 
 # Where no control plane can be had, the tests say so in their last lines; in CI they fail.
 test: static ## everything that must hold before a commit lands: `check`, all tests, coverage
 	@[[ -n $${KUBEBUILDER_ASSETS:-} ]] || tools/control-plane/build.sh || [[ $${CI:-} != true ]]
-	@$(BIN)/python -m pytest -q $(SPREAD) -m "not long" --durations=10 --cov --cov-report=term $(TESTS)
+	@$(BIN)/python -m pytest -q $(SPREAD) -m "not long and not image" --durations=10 --cov --cov-report=term $(TESTS)
 
 test-long: setup ## what takes minutes: a thousand kills, larger models; CHAOS_SEED=N: the same again
 	@$(BIN)/python -m pytest -q $(SPREAD) --timeout 1200 -m long $(TESTS)
+
+test-image: setup ## build the image on a base made here, and run it; needs root; some minutes once
+	@for program in buildah podman runc mmdebstrap; do command -v $$program >/dev/null || missing=1; done; \
+	    [[ -z $${missing:-} ]] || apt-get -qq install -y --no-install-recommends buildah podman runc mmdebstrap >&2
+	@$(BIN)/python -m pytest -q -m image tests/image
 
 soak: setup ## ten simulated years with a fault on every day, under ten minutes; SEED=N: the same again
 	@$(BIN)/python -m tests.chaos.soak $(if $(SEED),--seed $(SEED))
