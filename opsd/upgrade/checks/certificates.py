@@ -13,7 +13,7 @@ from opsd.hosts.certificates import Certificate
 from opsd.hosts.kubeadm import credentials
 from opsd.hosts.kubeadm.credentials import Kubeconfig
 from opsd.upgrade.answers import partly_understood, understood
-from opsd.upgrade.check import Check, Hop, Note, each, failed, passed, unknown, warned
+from opsd.upgrade.check import Check, Hop, Note, Status, each, failed, passed, unknown, warned
 from opsd.upgrade.facts import Facts, MachineFacts
 
 _LEAF_FAIL = timedelta(days=7)
@@ -100,7 +100,7 @@ def _judge_embedded(
         "client-certificate and client-key, and restart the kubelet"
     )
     value = f"it holds a certificate of its own, which is never renewed: {note.value}"
-    make = failed if note.status > note.status.WARN else warned
+    make = failed if note.status is Status.FAIL else warned
     yield make(note.where, value, fix=fix)
 
 

@@ -45,11 +45,9 @@ def _judge_space(facts: Facts, _hop: Hop) -> Iterator[Note]:
                 yield _images(machine, spaces[path])
         if storage.BOOT in spaces and spaces[storage.BOOT].free_bytes < _BOOT_BYTES:
             yield warned(*_free(machine, spaces[storage.BOOT]))
-        yield (
-            passed(*_free(machine, spaces["/"]))
-            if "/" in spaces
-            else unknown(machine.name, "df says nothing of /")
-        )
+        if "/" not in spaces:
+            raise Unreadable(f"{machine.name}: /", "df says nothing of it")
+        yield passed(*_free(machine, spaces["/"]))
         if machine.is_control_plane:
             yield from _copies(machine, spaces)
 
@@ -135,9 +133,8 @@ def _judge_images(facts: Facts, hop: Hop) -> Iterator[Note]:
         missing = [name for name in wanted if not _has(found, name, hop)]
         where = f"{machine.name}: images"
         if missing:
-            pull = (
-                f"kubeadm config images pull --kubernetes-version {release.newest or hop.target}"
-            )
+            version = f"v{release.newest}" if release.newest else f"stable-{hop.target}"
+            pull = f"kubeadm config images pull --kubernetes-version {version}"
             fix = f"before the window: {pull} on the control plane, crictl pull on the others"
             yield warned(where, f"not there for {hop.target}: {', '.join(missing)}", fix=fix)
         else:
