@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from opsd.cli.calling import LazyGroup, load_config, wants_json
+from opsd.cli.calling import LazyGroup, load_config, log_as, wants_json
 from opsd.cli.expiry import for_option, reason_option, required, until_text
 from opsd.cli.render import Screen, Tone, print_json
 from opsd.clock import Deadline, SystemClock
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from opsd.cli.wiring import Wiring
     from opsd.clients.kube.client import Kube
     from opsd.clients.kube.objects import Node
+    from opsd.cluster.remedy.nfsfence import List
     from opsd.cluster.remedy.record import Record
 
 CALL_S = 30.0  # all questions of one command together
@@ -85,13 +86,25 @@ def confirm(node: str, span: timedelta | None, reason: str) -> None:
 
 @fence.command(name="list")
 def list_() -> None:
-    """List the nodes that somebody confirmed to be off, or that opsd does something about."""
+    """List the nodes that somebody confirmed to be off, or that opsd does something about.
+
+    File servers that are fences are asked whom they keep out.
+    """
     from opsd.clients.kube.objects import Node  # noqa: PLC0415 - not for --help
 
     wiring, kube = _wired()
     nodes = [node for node in kube.list(Node) if _is_marked(node)]
+    asked = list(_lists(wiring))
     if wants_json():
-        print_json({"nodes": list(_as_json(nodes))})
+        servers = [
+            {
+                "server": one.server,
+                "keeps_out": {node: sorted(own) for node, own in one.nodes.items()},
+                "problem": one.problem,
+            }
+            for one in asked
+        ]
+        print_json({"nodes": list(_as_json(nodes)), "file_servers": servers})
         return
     screen, now = Screen(), kube.server_time()
     for node in nodes:
@@ -99,6 +112,9 @@ def list_() -> None:
             screen.line(line)
     if not nodes:
         screen.line("Nothing is under way, and no node is confirmed to be off.")
+    for one in asked:
+        for text, tone in _of_server(one, nodes):
+            screen.line(text, tone)
 
 
 @fence.command()
@@ -140,10 +156,39 @@ def lift(node: str, reason: str) -> None:
         Screen().line(f"node-remedy gives {node} back at its next run, once it is ready again.")
 
 
+def _lists(wiring: Wiring) -> Iterator[List]:
+    """What the file servers say of themselves."""
+    from opsd.cluster.remedy.nfsfence import lists  # noqa: PLC0415 - not for --help
+    from opsd.cluster.remedy.settings import RemedySettings  # noqa: PLC0415 - likewise
+
+    for entry in wiring.config.jobs.values():
+        if isinstance(entry.settings, RemedySettings):
+            deadline = Deadline.after(CALL_S, wiring.clock)
+            yield from lists(entry.settings.fences, wiring.fleet(deadline).until, deadline)
+
+
+def _of_server(one: List, nodes: list[Node]) -> Iterator[tuple[str, Tone]]:
+    """Whom it keeps out, and whether that is what is written."""
+    from opsd.cluster.remedy.record import read  # noqa: PLC0415 - not for --help
+
+    if one.problem:
+        yield f"{one.server} cannot be asked whom it keeps out: {one.problem}", Tone.WARNING
+    recorded = {node.name for node in nodes if (plan := read(node).plan) and plan.fence}
+    for node, addresses in sorted(one.nodes.items()):
+        told = f"{one.server} keeps out {node} ({', '.join(sorted(addresses))})"
+        if node in recorded:
+            yield f"{told}.", Tone.PLAIN
+        else:
+            lift = f"ssh {one.server} sudo opsd-fence lift {node}"
+            yield f"{told}, and nothing is recorded about it; if it is well: {lift}", Tone.WARNING
+
+
 def _wired() -> tuple[Wiring, Kube]:
     from opsd.cli.wiring import Wiring  # noqa: PLC0415 - not for --help
 
-    wiring = Wiring(load_config(), SystemClock())
+    config = load_config()
+    log_as(config, quiet_on_terminal=True)
+    wiring = Wiring(config, SystemClock())
     return wiring, wiring.kube(Deadline.after(CALL_S, wiring.clock))
 
 

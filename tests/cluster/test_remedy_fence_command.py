@@ -16,6 +16,8 @@ from tests.cluster.remedier import OUT_OF_SERVICE, Remedier, finding, phase, ref
 from tests.cluster.watcher import s
 from tests.conftest import Workers
 from tests.rig.controlplane import ControlPlane
+from tests.rig.fileserver import PROGRAM, furnish
+from tests.rig.fleets import access_to
 from tests.rig.kubeapi import KubeApi, Object, eventually
 from tests.rig.kubelet import FakeNode
 from tests.rig.kubestate import is_gone, node_is, running_pod
@@ -40,6 +42,10 @@ class Desk:
             f'[opsd]\nstate_dir = "{home}"\n'
             f'[kubernetes]\nkubeconfig = "{control_plane.kubeconfig()}"\n'
         )
+
+    def write(self, more: str) -> None:
+        """Add to the configuration."""
+        self._config.write_text(self._config.read_text() + more)
 
     def type(self, *words: str) -> tuple[int, str]:
         """Exit status, and all that was printed."""
@@ -116,6 +122,7 @@ def test_a_database_moves_on_the_word_of_a_person_and_its_node_is_given_back(
 
 
 def test_a_person_is_not_believed_while_somebody_hears_the_node(
+    *,
     control_plane: ControlPlane,
     workers: Workers,
     namespace: str,
@@ -204,3 +211,41 @@ def test_what_makes_no_sense_is_refused_with_what_to_do(
     assert "nothing is under way there" in answers[3][1]
     assert "--reason is missing" in answers[4][1]
     assert CONFIRMED not in node_of(control_plane.api, node)["metadata"].get("annotations", {})
+
+
+def test_the_list_says_whom_the_file_servers_keep_out(network: Network, desk: Desk) -> None:
+    nas = network.machine("nas")
+    furnish(nas)
+    nas.run(f"{PROGRAM} cut rpi9 10.0.0.19", check=True)
+    access = access_to([nas])
+    desk.write(f"""
+[ssh]
+user = "{nas.user}"
+key = "file:{nas.identity_file}"
+known_hosts = "{access.known_hosts}"
+nodes = false
+[[machines]]
+name = "nas"
+address = "{nas.address}"
+[jobs.node-remedy]
+[[jobs.node-remedy.fences]]
+name = "files"
+type = "nfs"
+nodes = ["*"]
+server = "nas"
+serves = ["{nas.address}"]
+""")
+
+    shown, answer = desk.type("list"), desk.type("list", "-o", "json")
+    nas.drop_port(22)
+    unknown = desk.type("list", "-o", "json")
+
+    assert shown[0] == 0
+    assert "nas keeps out rpi9 (10.0.0.19), and nothing is recorded about it" in shown[1]
+    assert "ssh nas sudo opsd-fence lift rpi9" in shown[1]
+    assert json.loads(answer[1])["file_servers"] == [
+        {"server": "nas", "keeps_out": {"rpi9": ["10.0.0.19"]}, "problem": ""}
+    ]
+    [silent] = json.loads(unknown[1])["file_servers"]
+    assert silent["keeps_out"] == {}
+    assert "log in to nas" in silent["problem"]

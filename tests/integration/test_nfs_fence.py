@@ -116,7 +116,7 @@ def test_two_nodes_are_kept_out_and_given_back_each_for_itself(
 
     assert files.connects(rpi3) == "open"
     assert files.connects(other) == "silence"
-    assert fence(nas, other).left_over(soon()) == {"rpi4": frozenset({other.address})}
+    assert fence(nas, other).keeps_out(soon()) == {"rpi4": frozenset({other.address})}
 
 
 def test_a_server_that_boots_keeps_out_whom_it_kept_out_before(

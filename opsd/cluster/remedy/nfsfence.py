@@ -16,8 +16,8 @@ from __future__ import annotations
 import ipaddress
 import shlex
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
@@ -33,6 +33,7 @@ from opsd.errors import OpsdError
 from opsd.hosts.fleet import Fleet, Visit
 from opsd.hosts.machine import Machine
 from opsd.hosts.script import Probe, Script, Section
+from opsd.secrets import describe
 
 log = structlog.get_logger()
 
@@ -116,8 +117,8 @@ class NfsFence:
         """See what would keep it from working; see `Device.rehearse`."""
         self._rehearsed("status", deadline)
 
-    def left_over(self, deadline: Deadline) -> Mapping[str, frozenset[str]]:
-        """All nodes that the server keeps out, with their addresses; raises as `status`."""
+    def keeps_out(self, deadline: Deadline) -> Mapping[str, frozenset[str]]:
+        """All nodes that the server has on its list, with their addresses; raises as `status`."""
         return self._kept(self._asked("status", deadline), "status").nodes
 
     def shown(self, action: str) -> str:
@@ -225,7 +226,8 @@ class NfsFence:
             around.CONNECTIONS_PROBE,
             around.CLIENTS_PROBE,
         )
-        log.info("fence.called", fence=self.table.name, node=self.node, action=action)
+        if before:
+            log.info("fence.called", fence=self.table.name, node=self.node, action=action)
         visit = self._visit(action, Script.of(asked), deadline)
         missing = [one.name for one in asked if one.name not in visit.sections]
         if visit.problem is not None or missing:
@@ -259,6 +261,32 @@ class NfsFence:
 
     def _failed(self, action: str, why: str) -> FenceFailed:
         return FenceFailed(f"fence {self.table.name}: {action} {self.node}: {why}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class List:
+    """Whom one file server keeps out, whatever is written in the cluster."""
+
+    server: str
+    nodes: Mapping[str, frozenset[str]] = field(default_factory=dict)  #: names and addresses
+    problem: str = ""  #: why that is not known
+
+
+def lists(
+    tables: Iterable[FenceTable], open_fleet: OpenFleet, deadline: Deadline
+) -> Iterator[List]:
+    """Ask each file server that is a fence, once.
+
+    Raises:
+        DeadlineExceeded: no time is left.
+    """
+    servers = {table.server: table for table in tables if table.type == "nfs"}
+    for server, table in servers.items():
+        fence = NfsFence(table=table, node="", addresses=(), open_fleet=open_fleet)
+        try:
+            yield List(server=server, nodes=fence.keeps_out(deadline))
+        except FenceFailed as exc:
+            yield List(server=server, problem=describe(exc))
 
 
 def addresses_of(node: KubeNode, table: FenceTable) -> tuple[str, ...]:
