@@ -159,3 +159,11 @@ def test_an_object_that_is_not_as_opsd_knows_it_is_named_with_its_field() -> Non
 def test_an_odd_single_object_is_told_too() -> None:
     with pytest.raises(Refused, match="get pod a/b: unexpected answer: Expected `object`"):
         read_object(Pod, b'{"metadata": {"uid": "1"}, "spec": 3}', "get pod a/b")
+
+
+def test_of_a_health_check_only_what_failed_is_told() -> None:
+    lines = ["[+]ping ok", "[-]etcd failed: reason withheld", "[+]log ok", "readyz check failed"]
+    answer = Answer(status=500, body="\n".join(lines).encode(), content_type="text/plain")
+
+    with pytest.raises(Unreachable, match=r": 500: \[-\]etcd failed: reason withheld$"):
+        raise_for(answer, "get /readyz")

@@ -220,6 +220,32 @@ def test_without_the_right_to_list_secrets_helm_is_unknown_and_can_be_left_out(
     assert skipped["status"] == "skipped"
 
 
+def test_who_may_see_nothing_is_told_that_nothing_is_known_and_never_that_it_is_fine(
+    cluster: Kubeadm, home: Home
+) -> None:
+    plane = cluster.control_plane
+    account = {"name": "nobody", "namespace": "opsd"}
+    item = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}
+    with cluster.with_(item):
+        home.write(TABLE.format(kubeconfig=plane.kubeconfig_of("opsd", "nobody")))
+        status, run = asked(home)
+
+    fine = {one["id"] for one in run["report"]["checks"] if one["status"] in ("pass", "skipped")}
+    assert (status, run["outcome"]) == (3, "completed")
+    # What every account may read: the version, whether the API server is well, what it serves.
+    assert fine <= {
+        "api-health",
+        "support-window",
+        "removed-objects",
+        "selinux-mount",
+        "images",
+        "flux-ready",
+        "flux-inventory",
+        "flux-fights",
+    }
+    assert run["report"]["runbook"][0]["problem"]
+
+
 def test_an_api_server_that_is_down_fails_the_run(home: Home) -> None:
     home.write(TABLE.format(kubeconfig=home.place / "nowhere.kubeconfig"))
 

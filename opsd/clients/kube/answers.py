@@ -25,6 +25,7 @@ T = TypeVar("T")
 ObjectT = TypeVar("ObjectT", bound=Outline)
 
 _MOST_CHARACTERS = 300  # of the server's own words
+_ILL = b"[-]"
 _LONGEST_WAIT_S = 3600.0
 _GZIP = 16 + zlib.MAX_WBITS  # zlib's way to say so
 _NOT_ALLOWED = re.compile(r'User "([^"]+)" cannot (\w+) (?:resource )?"?([\w./-]+)"?')
@@ -195,7 +196,10 @@ def _status(answer: Answer) -> Status:
     try:
         status = decoder(Status).decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Status(code=answer.status, message=_printable(answer.body[: 1 << 10]))
+        # Of a health check only what failed: before that come dozens of lines that are well.
+        lines = answer.body.splitlines()
+        said = b" ".join(line for line in lines if line.startswith(_ILL)) or answer.body
+        return Status(code=answer.status, message=_printable(said[: 1 << 10]))
     return msgspec.structs.replace(status, code=answer.status)
 
 

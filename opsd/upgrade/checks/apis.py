@@ -8,16 +8,29 @@ Limits: it counts since it was started; what is used once a month may not have b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
 from opsd.clients.kube.objects import CustomResourceDefinition
 from opsd.upgrade import helm, releases
-from opsd.upgrade.check import Check, Hop, Note, Scope, each, failed, passed, skipped, warned
+from opsd.upgrade.check import (
+    Check,
+    Hop,
+    Note,
+    Scope,
+    each,
+    failed,
+    passed,
+    skipped,
+    unknown,
+    warned,
+)
 from opsd.upgrade.facts import DeprecatedUse, Facts
 from opsd.upgrade.reading import Unreadable
 from opsd.upgrade.version import Minor
 
+_SAYS_NO = re.compile(r": 5\d\d\b")
 SEEN_ENOUGH = timedelta(days=1)
 
 
@@ -139,8 +152,9 @@ def _health(facts: Facts, _: Hop) -> Iterator[Note]:
         try:
             lines = reading.value.splitlines()
         except Unreadable as exc:
-            # The API server answers, so it was this very check that failed.
-            yield failed(path, exc.why)
+            # With 5xx it is this very question to which the API server says no.
+            tell = failed if _SAYS_NO.search(exc.why) else unknown
+            yield tell(path, exc.why, fix=exc.fix)
             continue
         bad = [line for line in lines if line.startswith("[-]")]
         if bad:
