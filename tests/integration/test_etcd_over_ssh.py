@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from opsd.backup.etcd import files, reaching
 from opsd.backup.etcd.reaching import Reached, over_ssh
 from opsd.errors import ConfigError, PermanentError, TransientError
 from opsd.hosts.machine import Role
 from opsd.hosts.roster import Entry
+from opsd.hosts.script import Script
 from opsd.testing import MemoryFleet
 from tests.cluster.test_etcd_rebuild import SUDOERS
 from tests.rig.fleets import fleet_of, within
 from tests.rig.machines import AUTHORIZED_KEYS, Network, RealMachine
-from tests.rig.planes import FILES, Owner
+from tests.rig.planes import APISERVER_MANIFEST, FILES, Owner
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -74,6 +76,29 @@ def test_each_barred_way_is_told_with_what_opens_it(machine: RealMachine, tmp_pa
     assert "docs/etcd.md#rights" in str(no_rights.problem)
     assert isinstance(no_machine.problem, TransientError)
     assert no_machine.cause == "machine/cp1"
+
+
+def test_files_of_odd_names_and_those_that_flags_name_elsewhere_are_brought(
+    machine: RealMachine,
+) -> None:
+    flag = "    - --encryption-provider-config=/srv/my-keys/enc.yaml\n    image:"
+    manifest = APISERVER_MANIFEST.replace("    image:", flag)
+    machine.write("/etc/kubernetes/manifests/kube-apiserver.yaml", manifest, mode=0o600)
+    machine.write("/srv/my-keys/enc.yaml", "the key", mode=0o600)
+    machine.write("/etc/kubernetes/my notes -x.txt", "n", mode=0o600)
+    machine.write("/etc/kubernetes/large", b"x" * (files.MOST_BYTES + 1))
+    machine.write("/etc/kubernetes/tmp/kubeadm-backup-etcd/db", "old")
+    fleet = fleet_of([machine])
+    (asked,) = fleet.roster().machines
+
+    (visit,) = fleet.visit([asked], Script.of([files.probe()]))
+    found = files.received(visit.sections[files.NAME], machine="cp1")
+    more = reaching._more(fleet, asked, found)
+
+    assert {one.path for one in found} == {*FILES, "etc/kubernetes/my notes -x.txt"}
+    assert [(one.path, one.content, one.mode) for one in more] == [
+        ("srv/my-keys/enc.yaml", b"the key", 0o600)
+    ]
 
 
 def bar_forwarding(machine: RealMachine) -> None:
