@@ -16,9 +16,10 @@ from datetime import date, timedelta
 from opsd.clients.kube.objects.nodes import Node
 from opsd.config import Table
 from opsd.errors import ConfigError, PartialFailure, PermanentError, TransientError
-from opsd.hosts import lifetimes
+from opsd.hosts import kept, lifetimes
 from opsd.hosts.fleet import Roster
 from opsd.hosts.machine import Role
+from opsd.hosts.packages import kubernetes
 from opsd.hosts.packages.judge import judge, script
 from opsd.hosts.packages.kubernetes import CLUSTER
 from opsd.hosts.packages.look import Shared, together
@@ -27,6 +28,7 @@ from opsd.job import Context, Job, Observation
 from opsd.model import Finding, Severity, Unseen
 from opsd.text import printable, shortened
 
+MEMORY = "machines"  # in the scratch directory: names of those that were seen
 ROSTER = "cluster/machines"  # subject of what belongs to no machine
 TABLE = "opsd/lifetimes"
 
@@ -38,14 +40,16 @@ class Settings(Table):
 def run(ctx: Context, settings: Settings) -> Iterator[Observation]:  # noqa: ARG001 - every job's
     """Look at every machine, tell what waits, and what could not be told."""
     roster = ctx.fleet.roster()
-    yield from _tell_missing(roster)
+    yield from _tell_missing(ctx, roster)
     kubelets = _kubelets(ctx, roster)
     table, read = lifetimes.table(), 0
     shared: list[Shared] = []
     unseen: set[Unseen] = set()
     for visit in ctx.fleet.visit(roster.machines, script()):
         read += bool(visit.sections)
-        kubelet = kubelets.get(visit.machine.name, "")
+        if kubelets is None:  # what runs beside what is installed may still be wrong
+            unseen.add(Unseen(subject=f"{visit.machine.subject}/{kubernetes.PART.name}"))
+        kubelet = (kubelets or {}).get(visit.machine.name, "")
         for one in judge(visit, at=ctx.clock.now(), lifetimes=table, kubelet=kubelet):
             match one:
                 case Shared():
@@ -61,31 +65,40 @@ def run(ctx: Context, settings: Settings) -> Iterator[Observation]:  # noqa: ARG
         raise PartialFailure("no machine could be read", may_pass=True)
 
 
-def _tell_missing(roster: Roster) -> Iterator[Finding | Unseen]:
+def _tell_missing(ctx: Context, roster: Roster) -> Iterator[Finding | Unseen]:
     """Of machines that nobody named nothing can be told, and nothing is over."""
-    if roster.unknown:
-        yield Finding(
-            check="patches.unknown",
-            subject=ROSTER,
-            severity=Severity.WARNING,
-            summary=shortened(
-                f"the updates of the nodes cannot be told: {printable(roster.unknown)}", 120
-            ),
-            remedy="opsd nodes; without a cluster: [ssh] nodes = false",
-            facts={"why": printable(roster.unknown)},
-        )
-        for subject in ("machine", RELEASE, CLUSTER):
-            yield Unseen(subject=subject)
+    place = ctx.scratch / MEMORY
+    known = set(kept.read(place, what="machines seen before").splitlines())
+    names = {machine.name for machine in roster.machines}
+    now_known = names | known if roster.unknown else names
+    if now_known != known and not ctx.dry_run:
+        kept.write(place, "".join(f"{name}\n" for name in sorted(now_known)), what="machines seen")
+    if not roster.unknown:
+        return
+    yield Finding(
+        check="patches.unknown",
+        subject=ROSTER,
+        severity=Severity.WARNING,
+        summary=shortened(
+            f"the updates of the nodes cannot be told: {printable(roster.unknown)}", 120
+        ),
+        remedy="opsd nodes; without a cluster: [ssh] nodes = false",
+        facts={"why": printable(roster.unknown)},
+    )
+    for subject in (*(f"machine/{name}" for name in sorted(known - names)), RELEASE, CLUSTER):
+        yield Unseen(subject=subject)
 
 
-def _kubelets(ctx: Context, roster: Roster) -> Mapping[str, str]:
-    """The versions that run, by node; none where there is no cluster to ask, or it is away."""
+def _kubelets(ctx: Context, roster: Roster) -> Mapping[str, str] | None:
+    """The versions that run, by node; None: the cluster could not be asked."""
     if not any(Role.NODE in machine.roles for machine in roster.machines):
         return {}
     try:
         return {node.name: node.status.node_info.kubelet_version for node in ctx.kube.list(Node)}
-    except (ConfigError, PermanentError, TransientError):
-        return {}
+    except ConfigError:
+        return {}  # there is none
+    except (PermanentError, TransientError):
+        return None
 
 
 def _tell_old(table: lifetimes.Lifetimes, today: date) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -21,6 +22,9 @@ from opsd.runner import execute
 from opsd.testing import FakeClock, MemoryFleet, context
 from opsd.triage import transitions
 from tests.packaging import CONTROL, HEALTHY, NODE, NOW, ROUTER, fixture, lists, system
+
+if TYPE_CHECKING:
+    from opsd.clients.kube.client import Kube
 
 SECURITY = (
     "1 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.\n"
@@ -164,13 +168,47 @@ def test_a_run_that_could_read_no_machine_has_failed(tmp_path: Path, error: Opsd
     assert run.error == "no machine could be read"
 
 
-def test_nodes_that_nobody_could_name_leave_everything_open(tmp_path: Path) -> None:
+def test_nodes_that_nobody_could_name_leave_theirs_open_and_hide_no_other(
+    tmp_path: Path,
+) -> None:
+    before = ran(made(tmp_path, {ROUTER: PENDING, NODE: PENDING}))
+
+    silent = ran(made(tmp_path, {ROUTER: HEALTHY}, unknown="list nodes: connection refused"))
+    still = ran(made(tmp_path, {ROUTER: HEALTHY}, unknown="list nodes: connection refused"))
+
+    for after in (silent, still):
+        gone = {
+            one.finding.subject
+            for one in transitions(after, opened(before), at=NOW)
+            if one.change is Change.RESOLVED
+        }
+        assert after.outcome is Outcome.COMPLETED
+        assert ("patches.unknown", "cluster/machines") in told(after)
+        assert gone == {"machine/gate/updates"}
+
+
+def test_a_node_that_was_removed_is_forgotten(tmp_path: Path) -> None:
     before = ran(made(tmp_path, {ROUTER: HEALTHY, NODE: PENDING}))
 
-    after = ran(made(tmp_path, {ROUTER: HEALTHY}, unknown="list nodes: connection refused"))
+    after = ran(made(tmp_path, {ROUTER: HEALTHY}))
 
-    assert after.outcome is Outcome.COMPLETED
-    assert changed(before, after) == {(Change.OPENED, "patches.unknown")}
+    assert changed(before, after) == {
+        (Change.RESOLVED, "patches.security_pending"),
+        (Change.RESOLVED, "patches.state"),
+    }
+
+
+def test_a_cluster_that_is_away_ends_nothing_that_it_said_of_kubelets(tmp_path: Path) -> None:
+    class Away:
+        def list(self, *_: object) -> object:
+            raise TransientError("list nodes: connection refused")
+
+    ctx = replace(made(tmp_path, {NODE: HEALTHY}), open_kube=lambda _: cast("Kube", Away()))
+
+    run = ran(ctx)
+
+    assert run.outcome is Outcome.COMPLETED
+    assert run.unseen == ("machine/rpi3/kubernetes",)
 
 
 def test_without_a_cluster_the_kubelet_that_runs_is_not_asked_for(tmp_path: Path) -> None:
