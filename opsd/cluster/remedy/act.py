@@ -88,9 +88,9 @@ class Hands:
         device = _device(look)
         if device.status(self.deadline) is Power.OFF:
             return False
-        log.warning("fence.lost", node=look.seen.name, fence=device.fence.name)
         self._claim(look, _plan(look))
         device.cut(self.deadline)
+        log.warning("fence.restored", node=look.seen.name, fence=device.fence.name)
         return True
 
     def _fence(self, look: Look) -> None:

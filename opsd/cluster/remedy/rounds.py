@@ -169,10 +169,12 @@ class Round:
     def _rehearsed(self) -> Iterator[Finding]:
         """Which fences would not work; they are only asked."""
         failed: dict[str, dict[str, str]] = {}
+        asked: set[str] = set()  # file servers: one answer holds for all nodes
         for node in self._kube.list(Node):
             device = fitting(node, self._settings.fences, self._around.open_fleet)
-            if device is None:
+            if device is None or device.fence.server in asked:
                 continue
+            asked |= {device.fence.server} - {""}
             try:
                 device.rehearse(self._kube.deadline)
             except (FenceFailed, ConfigError) as exc:
