@@ -155,7 +155,10 @@ def test_a_fence_that_the_server_lost_is_set_again(
         ("systemctl disable opsd-fence.service", "a reboot of nas would let it in again"),
         ("mv /usr/sbin/nft /usr/sbin/nft.gone", "nft is missing: install nftables"),
         (f"rm {PROGRAM}", "command not found"),
-        ("rm /etc/sudoers.d/opsd", "sudo refuses it; write to /etc/sudoers.d/opsd: opsd ALL="),
+        (
+            "rm /etc/sudoers.d/opsd",
+            "sudo refuses it; write to /etc/sudoers.d/opsd-fence: opsd ALL",
+        ),
         ("pkill -f '[c]reate_server'", "nothing listens on port 2049"),
         ("mv /bin/ss /bin/ss.gone", "nothing listens on port 2049"),
         (f"printf '#!/bin/sh\\necho what\\n' >{PROGRAM}", "answered what is not understood: what"),

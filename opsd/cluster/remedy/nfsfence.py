@@ -354,5 +354,5 @@ def _complaint(section: Section) -> str:
         return f"{section.complaint()}: install it ({PAGE})"
     if section.is_refused:
         line = f"opsd ALL=(root) NOPASSWD: {PROGRAM}"
-        return f"sudo refuses it; write to /etc/sudoers.d/opsd: {line} ({PAGE})"
+        return f"sudo refuses it; write to /etc/sudoers.d/opsd-fence: {line} ({PAGE})"
     return section.complaint()
