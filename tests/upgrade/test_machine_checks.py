@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -352,3 +353,33 @@ def test_what_could_not_be_read_is_not_mended_as_what_is_wrong_would_be() -> Non
 
     assert silent.fix == "opsd nodes check a"
     assert "swapoff" in wrong.fix
+
+
+@pytest.mark.parametrize(
+    ("flag", "target", "expected"),
+    [
+        ("--v=2", Minor(1, 37), PASS),
+        ("--machine-id-file=/x", Minor(1, 36), PASS),
+        ("--machine-id-file=/x", Minor(1, 37), FAIL),
+        ("--machine_id_file /x", Minor(1, 37), FAIL),
+        ("--containerd=/run/c.sock", Minor(1, 37), FAIL),
+        ("--container-runtime-endpoint=/x", Minor(1, 37), PASS),
+        ("--pod-infra-container-image=x", Minor(1, 37), FAIL),  # gone before
+        ("--config-dir=/x", Minor(1, 36), UNKNOWN),
+        ("--v=2", Minor(1, 99), UNKNOWN),
+    ],
+)
+@pytest.mark.parametrize("place", ["kubelet-unit", "kubelet-running"])
+def test_flags_that_are_gone_are_found_wherever_they_stand(
+    flag: str, target: Minor, expected: Status, place: str
+) -> None:
+    lines = {
+        "kubelet-unit": f"/etc/default/kubelet:KUBELET_EXTRA_ARGS={shlex.quote(flag)}\n",
+        "kubelet-running": "/usr/bin/kubelet\n" + flag.replace(" ", "\n") + "\n",
+    }
+    answers = dict.fromkeys(lines, "") | {place: lines[place]}
+    answers["kubelet-files"] = "/var/lib/kubelet/config.yaml:kind: X\n"
+
+    found = status("kubelet-flags", facts_of(answers), Hop(start=HOP.start, target=target))
+
+    assert found is expected

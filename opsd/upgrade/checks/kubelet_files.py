@@ -48,7 +48,8 @@ def _files(machine: MachineFacts) -> KubeletFiles:
 def _flags(machine: MachineFacts) -> Iterator[_Set]:
     for line in _lines(machine, _files(machine)):
         for name, value in flags_of(line.words).items():
-            yield _Set(name=name, value=value, place=line.place)
+            plain = name.replace("_", "-")  # the kubelet takes both
+            yield _Set(name=plain, value=value, place=line.place)
 
 
 def _gates(machine: MachineFacts) -> Iterator[_Set]:
