@@ -45,7 +45,7 @@ seconds from last renew: 4711
 name: "Linux NFSv4.1 rpi4"
 """
 CONNECTION = """\
-0      {unread}      10.0.0.5:2049   10.0.0.13:798
+{unread}      0      10.0.0.5:2049   10.0.0.13:798
 \t cubic wscale:7,7 rto:204 lastsnd:4 lastrcv:{last_ms} lastack:12 pacing_rate 1bps
 0      0      [::ffff:10.0.0.5]:2049   [::ffff:10.0.0.14]:801
 \t cubic wscale:7,7 rto:204 lastsnd:4 lastrcv:20 lastack:12 pacing_rate 1bps
@@ -191,7 +191,7 @@ def test_a_client_is_found_by_each_way_of_writing_its_address() -> None:
         ("fd00::14", "courtesy"),
     ]
     assert connections(Section(name=CONNECTIONS, stdout=connected, stderr="", status=0)) == (
-        Connection(peer=ADDRESS, unread_bytes=0, silent=s(0.001)),
+        Connection(peer=ADDRESS, unread_bytes=7, silent=s(0.001)),
         Connection(peer="10.0.0.14", unread_bytes=0, silent=s(0.02)),
     )
 
