@@ -39,7 +39,7 @@ from tests.rig.kubeadm import (
 )
 from tests.rig.kubeapi import Object, eventually, path_of
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(300)]
 
 Planting = Callable[[Kubeadm], AbstractContextManager[None]]
 EXPIRED = b"""-----BEGIN CERTIFICATE-----
