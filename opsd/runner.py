@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import structlog
 
 from opsd.errors import DeadlineExceeded, OpsdError, PartialFailure, TransientError
-from opsd.model import Artifact, Fact, Finding, Outcome, Report, Run, Seen, Unseen
+from opsd.model import Artifact, Fact, Finding, Outcome, Report, Run, Seen, Severity, Unseen
 from opsd.secrets import describe, redact
 from opsd.text import printable
 
@@ -118,7 +118,8 @@ def _redacted(value: Any) -> Any:
 def _log_observation(observation: Observation) -> None:
     match observation:
         case Finding():
-            log.warning(
+            tell = log.warning if observation.severity > Severity.INFO else log.info
+            tell(
                 "finding.seen",
                 check=observation.check,
                 subject=observation.subject,

@@ -107,7 +107,7 @@ def home() -> Iterator[Home]:
 
 def test_it_runs_as_nobody_in_particular_and_writes_nowhere(home: Home) -> None:
     said = home.shell(
-        "id -u; id -g; for place in /opt/opsd /etc /; do touch $place/x 2>/dev/null || echo no; done"
+        "id -u; id -g; for dir in /opt/opsd /etc /; do touch $dir/x 2>/dev/null || echo no; done"
     )
 
     assert said.split() == [str(UID), str(UID), "no", "no", "no"]
@@ -116,9 +116,11 @@ def test_it_runs_as_nobody_in_particular_and_writes_nowhere(home: Home) -> None:
 def test_every_program_that_jobs_call_is_there(home: Home) -> None:
     programs = "pg_dump pg_restore restic rsync ssh setpriv etcd etcdutl tini"
 
-    said = home.shell(f"command -v {programs}; restic version; ls /usr/lib/postgresql")
+    missing = home.shell(
+        f"for one in {programs}; do command -v $one >/dev/null || echo $one; done"
+    )
 
-    assert len(said.splitlines()) >= len(programs.split()) + 2
+    assert missing == ""
 
 
 def test_it_holds_no_compiler_no_installer_and_no_second_copy_of_itself(home: Home) -> None:
