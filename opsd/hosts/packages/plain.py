@@ -13,12 +13,13 @@ from opsd.hosts.packages.answers import Unreadable
 from opsd.hosts.packages.pending import Pending, Standing, Update
 from opsd.hosts.script import Probe
 
+# The time of an index's content is the server's (%Y); that of its last change here is not (%Z).
 APK = Probe(
     name="apk",
     command=r"""command -v apk >/dev/null 2>&1 || exit 0
 apk version -l '<'; echo "@status $?"
 for f in /var/cache/apk/APKINDEX.*.tar.gz /etc/apk/cache/APKINDEX.*.tar.gz; do
-  [ -e "$f" ] && stat -c '@stamp %Y' "$f"
+  [ -e "$f" ] && stat -c '@stamp %Z' "$f"
 done
 exit 0
 """,
@@ -29,7 +30,7 @@ PACMAN = Probe(
     name="pacman",
     command=r"""command -v pacman >/dev/null 2>&1 || exit 0
 pacman -Qu; echo "@status $?"
-for f in /var/lib/pacman/sync/*.db; do [ -e "$f" ] && stat -c '@stamp %Y' "$f"; done
+for f in /var/lib/pacman/sync/*.db; do [ -e "$f" ] && stat -c '@stamp %Z' "$f"; done
 exit 0
 """,
     within_s=60.0,

@@ -40,12 +40,13 @@ exit 0
 """,
     within_s=120.0,
 )
+# The time of the file's content is the server's (%Y); that of its last change here is not (%Z).
 ZYPPER = Probe(
     name="zypper",
     command=rf"""command -v zypper >/dev/null 2>&1 || exit 0
 zypper --non-interactive --no-refresh --xmlout list-patches; echo "@patches $?"
 zypper --non-interactive --no-refresh --xmlout list-updates; echo "@updates $?"
-stat -c '@stamp %Y' /var/cache/zypp/raw/*/repodata/repomd.xml 2>/dev/null
+stat -c '@stamp %Z' /var/cache/zypp/raw/*/repodata/repomd.xml 2>/dev/null
 {_KUBERNETES}
 exit 0
 """,
