@@ -410,7 +410,7 @@ def test_alarms_members_and_errors_are_told_by_name() -> None:
 def test_only_a_voter_with_a_leader_is_fit(leader: str, *, is_learner: bool, is_fit: bool) -> None:
     status = Status(header=Header(), leader=leader, is_learner=is_learner)
 
-    assert (health.unfit(view(status=status)) == "") is is_fit
+    assert (health.unfit(status) == "") is is_fit
 
 
 # --- what a person is told to do ---

@@ -200,17 +200,19 @@ def test_a_drill_that_fails_is_critical_and_removes_no_older_backup(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep = {"last": 1, "daily": 0, "weekly": 0, "monthly": 0, "minimum": 1}
-    owner.run(keep=keep)
+    for day in range(3):
+        owner.run(day=day)
     monkeypatch.setattr(
         "opsd.backup.etcd.taking.promised",
         lambda etcd: changed_in(promised(etcd), "keys", 7),
     )
 
-    run = owner.run(day=1, keep=keep)
+    run = owner.run(day=3, keep=keep)
 
     assert run.outcome is Outcome.FAILED
     assert "7 were promised" in the(run, "etcd.drill_failed").summary
-    assert [one.condition for one in owner.backups()] == [Condition.FAILED, Condition.GOOD]
+    conditions = [one.condition for one in owner.backups()]
+    assert conditions == [Condition.FAILED, *(Condition.GOOD,) * 3]
 
 
 @pytest.mark.parametrize("release", RELEASES)

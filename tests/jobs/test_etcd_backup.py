@@ -218,7 +218,7 @@ def test_a_learner_is_told_and_not_taken(tmp_path: Path) -> None:
             learner.server.kill()
 
     assert run.outcome is Outcome.COMPLETED
-    assert "learner" in str(the(run, "etcd.member_unreachable").facts["error"])
+    assert "has not all of the data" in the(run, "etcd.member_unreachable").summary
     assert the(run, "etcd.member_unhealthy").subject == f"{SUBJECT}/late"
 
 

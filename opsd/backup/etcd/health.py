@@ -28,17 +28,12 @@ class View:
         """The members that have a name, sorted."""
         return tuple(sorted(printable(one.name) for one in self.members if one.name))
 
-    @property
-    def is_fit(self) -> bool:
-        """Whether it may be the one that is backed up."""
-        return self.status.leader != _NONE and not self.status.is_learner
 
-
-def unfit(view: View) -> str:
+def unfit(status: Status) -> str:
     """Why this member is not the one to back up; empty when it is."""
-    if view.status.leader == _NONE:
+    if status.leader == _NONE:
         return "it has no leader: most members are gone, or cannot reach each other"
-    return "it is a learner, which has not all of the data" if view.status.is_learner else ""
+    return "it is a learner, which has not all of the data" if status.is_learner else ""
 
 
 def about(subject: str, view: View, *, percent: int) -> Iterator[Finding]:

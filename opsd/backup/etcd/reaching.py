@@ -177,14 +177,14 @@ def _local_port(plane: Plane, machine: Machine) -> int:
 def _control(etcd: Etcd, found: tuple[File, ...], settings: Settings) -> Control:
     plane = plane_of(found)
     status = etcd.status()
+    if reason := unfit(status):
+        raise TransientError(f"{etcd.name}: {reason}")
     view = View(
         status=status,
-        members=etcd.members() if status.leader != "0" else (),
-        alarms=etcd.alarms() if status.leader != "0" else (),
+        members=etcd.members(),
+        alarms=etcd.alarms(),
         quota_bytes=status.db_size_quota or plane.quota_bytes,
     )
-    if reason := unfit(view):
-        raise TransientError(f"{etcd.name}: {reason}")
     lacking = missing(plane, found, accepted=settings.absent)
     return Control(etcd=etcd, view=view, plane=plane, files=found, missing=lacking)
 
