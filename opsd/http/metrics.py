@@ -28,8 +28,10 @@ from opsd import __version__
 from opsd.errors import OpsdError
 from opsd.http.app import Answer
 from opsd.http.figures import BUCKETS_S, Figures
-from opsd.model import OpenFinding, Severity
+from opsd.model import Fact, OpenFinding, Severity
 from opsd.state import State
+
+PATCHES, STUCK, BLOCKED = "patches.state", "pod.stuck", "upgrade.blocked"  # checks of jobs
 
 
 class Metrics:
@@ -77,6 +79,7 @@ class Metrics:
         )
         yield from _of_runs(self._figures, self._intervals_s)
         yield from _of_findings(findings)
+        yield from _of_cluster(findings)
 
 
 def _of_runs(figures: Figures, intervals_s: Mapping[str, float]) -> Iterator[Metric]:
@@ -137,6 +140,55 @@ def _of_findings(open_findings: Iterable[OpenFinding]) -> Iterator[Metric]:
         ],
         labels=("check", "subject", "severity"),
     )
+
+
+def _of_cluster(open_findings: Iterable[OpenFinding]) -> Iterator[Metric]:
+    """What has a name of its own. Nothing is claimed of what could not be read."""
+    findings = [entry.finding for entry in open_findings]
+    machines = [
+        (one.subject.partition("/")[2], one.facts) for one in findings if one.check == PATCHES
+    ]
+    yield _gauge(
+        "opsd_node_updates_pending",
+        "Packages of a machine that wait to be updated",
+        [
+            ((node, severity), count)
+            for node, facts in machines
+            for severity, count in _updates(facts)
+        ],
+        labels=("node", "severity"),
+    )
+    yield _gauge(
+        "opsd_node_reboot_required",
+        "Whether a machine needs a reboot",
+        [
+            ((node,), int(bool(facts["reboot"])))
+            for node, facts in machines
+            if facts.get("reboot") is not None
+        ],
+        labels=("node",),
+    )
+    yield _gauge(
+        "opsd_pods_stuck_terminating",
+        "Pods that hang in Terminating, by namespace",
+        list(
+            Counter((one.subject.split("/")[1],) for one in findings if one.check == STUCK).items()
+        ),
+        labels=("namespace",),
+    )
+    yield _gauge(
+        "opsd_upgrade_blockers",
+        "1 for every check that is in the way of the next Kubernetes",
+        [((one.subject.rpartition("/")[2],), 1) for one in findings if one.check == BLOCKED],
+        labels=("check",),
+    )
+
+
+def _updates(facts: Mapping[str, Fact]) -> Iterator[tuple[str, int]]:
+    pending, security = facts.get("pending"), facts.get("security")
+    if isinstance(pending, int) and isinstance(security, int):
+        yield "security", security
+        yield "other", max(0, pending - security)
 
 
 def _gauge(

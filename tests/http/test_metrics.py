@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -35,7 +36,13 @@ def state(tmp_path: Path) -> SqliteState:
     return SqliteState(tmp_path / "state.db", clock=SystemClock())
 
 
-def record(state: SqliteState, number: int, *, tells: bool = False) -> None:
+def record(
+    state: SqliteState,
+    number: int,
+    *,
+    tells: bool = False,
+    findings: tuple[Finding, ...] = (FULL,),
+) -> None:
     run = Run(
         job="nfs-backup",
         run_id=f"{number:012x}",
@@ -44,7 +51,7 @@ def record(state: SqliteState, number: int, *, tells: bool = False) -> None:
         duration=timedelta(seconds=70),
         outcome=Outcome.COMPLETED,
         artifacts=(DUMP,),
-        findings=(FULL,),
+        findings=findings,
         attempt=1,
     )
     message = Message(key="k", severity=Severity.WARNING, title="t", body="b")
@@ -123,3 +130,29 @@ def test_no_label_is_named_as_those_that_the_scraper_sets(state: SqliteState) ->
         "job",
         "instance",
     }
+
+
+def test_machines_pods_and_upgrades_have_figures_of_their_own(state: SqliteState) -> None:
+    state_of = replace(FULL, check="patches.state", severity=Severity.INFO)
+    found = (
+        replace(
+            state_of, subject="machine/rpi1", facts={"pending": 5, "security": 2, "reboot": 1}
+        ),
+        replace(
+            state_of, subject="machine/rpi2", facts={"pending": 0, "security": 0, "reboot": 0}
+        ),
+        replace(state_of, subject="machine/rpi3", facts={"pending": None, "security": None}),
+        replace(FULL, check="pod.stuck", subject="pod/db/pg-0"),
+        replace(FULL, check="upgrade.blocked", subject="cluster/upgrade/etcd-snapshot"),
+    )
+    record(state, 1, findings=found)
+    metrics = Metrics(state, {})
+
+    pending = "opsd_node_updates_pending"
+    assert value(metrics, pending, node="rpi1", severity="security") == 2
+    assert value(metrics, pending, node="rpi1", severity="other") == 3
+    assert value(metrics, "opsd_node_reboot_required", node="rpi1") == 1
+    assert value(metrics, "opsd_node_reboot_required", node="rpi2") == 0
+    assert "rpi3" not in metrics.answer().body
+    assert value(metrics, "opsd_pods_stuck_terminating", namespace="db") == 1
+    assert value(metrics, "opsd_upgrade_blockers", check="etcd-snapshot") == 1
