@@ -1,11 +1,12 @@
 """What the last report said, so that the next one can say what is new.
 
 Kept in the job's own directory. A file that cannot be read is forgotten: then nothing is called
-new. The text of an old report is never shown again.
+new. One that cannot be written costs no report: the next one is compared with an older one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -57,21 +58,18 @@ def read(path: Path) -> Memory | None:
 
 
 def write(path: Path, assessment: Assessment) -> None:
-    """Keep it for the next time; atomic.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Keep it for the next time, if that is possible; atomic."""
     kept = {
         "at": assessment.at.isoformat(),
         "blockers": list(assessment.blocked_by),
     }
     new = path.with_suffix(".new")
-    with new.open("w", encoding="utf-8") as file:
-        json.dump(kept, file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    with contextlib.suppress(OSError):
+        with new.open("w", encoding="utf-8") as file:
+            json.dump(kept, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
 
 
 def _memory(content: Mapping[str, object]) -> Memory:

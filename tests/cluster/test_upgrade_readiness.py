@@ -142,6 +142,14 @@ def test_asking_about_another_release_records_nothing(home: Home) -> None:
     assert history["runs"] == []
 
 
+def test_a_configured_target_that_was_reached_gives_way_to_the_next_release(home: Home) -> None:
+    home.config.write_text(home.config.read_text() + 'to = "1.35"\n')
+
+    _, run = asked(home)
+
+    assert (run["outcome"], run["report"]["target"]) == ("completed", "1.36")
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

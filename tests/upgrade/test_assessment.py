@@ -103,3 +103,11 @@ def test_a_memory_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> N
 
     assert memory.read(place) is None
     assert memory.read(tmp_path / "nowhere") is None
+
+
+def test_a_memory_that_cannot_be_kept_costs_no_report(tmp_path: Path) -> None:
+    place = tmp_path / "gone" / "last.json"
+
+    memory.write(place, assessment(result("swap", failed("a", ""))))
+
+    assert memory.read(place) is None
