@@ -19,8 +19,8 @@ STALE = Look(sight=Sight.STALE)
 ERROR = Look(sight=Sight.ERROR, detail="Input/output error")
 NOT_ALLOWED = Look(sight=Sight.REFUSED)
 UNKNOWN = Look(sight=Sight.UNKNOWN)
-STALLED = Traffic(seconds=5, sent=3, received=0, waiting=3, repeated=0, timeouts=0)
-FLOWING = Traffic(seconds=5, sent=3, received=1, waiting=3, repeated=0, timeouts=0)
+STALLED = Traffic(seconds=5, sent=3, received=0, repeated=0, timeouts=0)
+FLOWING = Traffic(seconds=5, sent=3, received=1, repeated=0, timeouts=0)
 SLOW_S = 1.0
 
 

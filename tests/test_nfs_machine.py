@@ -58,6 +58,7 @@ def looked(machine: RealMachine) -> Look:
         (Mode.ANSWER, Sight.ANSWERED, ""),
         (Mode.SLOW, Sight.ANSWERED, ""),
         (Mode.STALE, Sight.STALE, "Stale file handle"),
+        (Mode.DELETED, Sight.STALE, "Stale file handle"),
         (Mode.FAIL, Sight.ERROR, "Input/output error"),
         (Mode.HANG, Sight.HUNG, "no answer within 5 s"),
     ],

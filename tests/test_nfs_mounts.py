@@ -127,8 +127,29 @@ def test_requests_without_an_answer_are_a_stall() -> None:
     found = traffic.compare(before, after)["/mnt/db"]
 
     assert found.is_stalled
-    assert (found.seconds, found.sent, found.waiting) == (5.5, 4, 4)
+    assert (found.seconds, found.sent, found.unanswered) == (5.5, 4, 4)
     assert (found.repeated, found.timeouts) == (3, 1)
+
+
+def test_requests_of_processes_that_were_killed_are_no_stall() -> None:
+    same = {"operations": 50, "transmissions": 50, "timeouts": 0}
+
+    found = traffic.compare(
+        sample(100.0, sent=1009, received=1000, **same),
+        sample(105.0, sent=1011, received=1002, **same),
+    )["/mnt/db"]
+
+    assert not found.is_stalled
+    assert found.unanswered == 0
+
+
+@pytest.mark.parametrize(("seconds", "stalled"), [(3.99, False), (4.0, True)])
+def test_a_short_silence_is_no_stall(seconds: float, stalled: object) -> None:
+    same = {"received": 1000, "operations": 50, "transmissions": 50, "timeouts": 0}
+
+    found = traffic.compare(sample(0.0, sent=1000, **same), sample(seconds, sent=1001, **same))
+
+    assert found["/mnt/db"].is_stalled is stalled
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ class Mode(enum.Enum):
     ANSWER = 0
     HANG = -1
     SLOW = -2
+    DELETED = -3  #: the directory is gone, and the server still answers for its file system
     STALE = errno.ESTALE
     FAIL = errno.EIO
 
@@ -94,7 +95,9 @@ class NfsMount:
     def _answer(self, opcode: int, unique: int) -> None:
         if self.mode is Mode.SLOW:
             time.sleep(SLOW_S)
-        if self.mode.value > 0:
+        if self.mode is Mode.DELETED and opcode == _GETATTR:
+            self._reply(unique, error=errno.ESTALE)
+        elif self.mode.value > 0:
             self._reply(unique, error=self.mode.value)
         elif opcode == _STATFS:
             self._reply(unique, _STATFS_REPLY.pack(9, 9, 9, 9, 9, 4096, 255, 4096, 0))

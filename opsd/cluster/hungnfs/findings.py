@@ -179,7 +179,7 @@ def _evidence(same: Sequence[Verdict], answers: Answers) -> dict[str, Fact]:
     if first.call is not None:
         facts["server_call"] = _said(first.call)
     if first.traffic is not None:
-        facts["requests_waiting"] = first.traffic.waiting
+        facts["requests_unanswered"] = first.traffic.unanswered
         facts["answers_during_look"] = first.traffic.received
     if (logged := answers.log.get(server_of(first.mount.source))) and not logged.is_well:
         ago = f", {logged.ago_s:.0f} s ago" if logged.ago_s is not None else ""

@@ -1,9 +1,10 @@
 """Ask a machine about its NFS mounts without hanging on one of them.
 
 Only `stat` touches a mount, apart from the script that asks, and for five seconds at most. It
-asks for the file system, which the server must answer; the attributes of a directory are
-answered from memory for up to a minute. One that cannot be ended, not even by SIGKILL, stays
-behind: while it does, its mount is not looked at again.
+asks for the file system, which the server must answer, then for the directory itself: some
+servers answer the first for a directory that is gone. The second is answered from memory for up
+to a minute. A look that cannot be ended, not even by SIGKILL, stays behind: while it does, its
+mount is not looked at again.
 
 Everything else is read from /proc, and nothing that needs the memory of a process which may
 wait for a server (`ps` does).
@@ -29,7 +30,7 @@ LOOK_S = 5  # for one look; a healthy server needs milliseconds
 LOOKS_S = 20.0  # for all of them, which are made together
 MOST_MOUNTS = 500
 #: The line of sudoers for what is run as root: only root may enter the directories of pods.
-RIGHT = "/usr/bin/timeout ^-s KILL [0-9]+ stat -f -c %T -- /var/lib/kubelet/pods/[^ ]+$"
+RIGHT = "/usr/bin/timeout ^-s KILL [0-9]+ stat (-f )?-c %T -- /var/lib/kubelet/pods/[^ ]+$"
 
 _MOUNTS = r"""
 [ -r /proc/self/mountinfo ] || exit 9
@@ -76,7 +77,9 @@ look() { # DEVICE SOURCE PATH: begin to look, unless an earlier look still waits
     export as
     $session sh -c '
         read -r began _ </proc/uptime
-        $as timeout -s KILL LIMIT stat -f -c %T -- "$0" </dev/null >/dev/null 2>"$1.err"
+        ask() { $as timeout -s KILL LIMIT stat "$@" </dev/null >/dev/null 2>"$file.err"; }
+        file=$1
+        ask -f -c %T -- "$0" && ask -c %T -- "$0"
         status=$?
         read -r ended _ </proc/uptime
         echo "$status $began $ended" >"$1.new" && mv "$1.new" "$1"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 # Words after ``xprt: tcp``: port, binds, connects, connect time, idle time, then these.
 _SENDS, _RECEIVES, _WORDS = 5, 6, 7
+LEAST_S = 4.0  # between two samples that say something
 _OP_WORDS = 3  # of an operation that count here: operations, transmissions, major timeouts
 
 
@@ -44,14 +45,23 @@ class Traffic:
     seconds: float
     sent: int
     received: int
-    waiting: int  #: requests without an answer at the second sample
     repeated: int  #: transmissions of requests that were sent before
     timeouts: int
 
     @property
+    def unanswered(self) -> int:
+        """Requests of this time without an answer.
+
+        All that were ever sent do not count: those of processes that were killed are never
+        answered, also by a server that is well.
+        """
+        return max(0, self.sent - self.received)
+
+    @property
     def is_stalled(self) -> bool:
-        """Whether something waits for an answer, and none came to anything."""
-        return self.waiting > 0 and self.received == 0 and (self.sent > 0 or self.repeated > 0)
+        """Whether something was asked, and nothing answered, for longer than any healthy delay."""
+        asked = self.sent > 0 or self.repeated > 0
+        return asked and self.received == 0 and self.seconds >= LEAST_S
 
 
 def compare(before: str, after: str) -> Mapping[str, Traffic]:
@@ -62,7 +72,6 @@ def compare(before: str, after: str) -> Mapping[str, Traffic]:
             seconds=ended_s - began_s,
             sent=last.sent - first[path].sent,
             received=last.received - first[path].received,
-            waiting=max(0, last.sent - last.received),
             repeated=(last.transmissions - last.operations)
             - (first[path].transmissions - first[path].operations),
             timeouts=last.timeouts - first[path].timeouts,
