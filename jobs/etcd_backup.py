@@ -42,6 +42,7 @@ DRILL = "opsd-etcd-drill"  # the directory in which a snapshot is tried out
 
 def run(ctx: Context, settings: Settings) -> Iterator[Observation]:
     """Back up the control plane, and prove it."""
+    settings.refuse_example()
     with contextlib.ExitStack() as stack:
         backup = _Backup(ctx, settings, stack)
         yield from backup.open_repositories()

@@ -20,13 +20,13 @@ from opsd.backup.etcd.bundle import File, Unreadable
 from opsd.backup.etcd.health import View
 from opsd.backup.etcd.kubeadmconfig import cluster_configuration
 from opsd.backup.etcd.restore import Damaged, unpack
-from opsd.backup.etcd.settings import Settings
+from opsd.backup.etcd.settings import EXAMPLE, Settings
 from opsd.backup.etcd.snapshot import SnapshotCheck
 from opsd.backup.etcd.source import EtcdSource, Promise
 from opsd.backup.stream import Incomplete
 from opsd.clients.etcd.answers import Alarm, Header, Member, Status
 from opsd.clients.etcd.member import Snapshot
-from opsd.errors import PermanentError, TransientError
+from opsd.errors import ConfigError, PermanentError, TransientError
 from opsd.hosts.script import Section
 from opsd.model import Severity
 from tests.rig.planes import APISERVER_MANIFEST, ETCD_MANIFEST, FILES, write_root
@@ -453,6 +453,14 @@ def test_a_place_with_odd_characters_is_quoted() -> None:
 def test_settings_that_cannot_work_are_refused(changed: dict[str, object], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         Settings.model_validate({"repositories": ["usb"], "recipients": [KEY], **changed})
+
+
+def test_the_key_of_the_example_is_never_used() -> None:
+    made = Settings.model_validate({"repositories": ["usb"], "recipients": [KEY, EXAMPLE]})
+
+    with pytest.raises(ConfigError, match="key of the example"):
+        made.refuse_example()
+    Settings.model_validate({"repositories": ["usb"], "recipients": [KEY]}).refuse_example()
 
 
 def test_two_lines_are_enough_of_a_configuration() -> None:

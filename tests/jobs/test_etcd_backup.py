@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from opsd.backup.catalog import Condition
 from opsd.backup.directory import DirectoryRepository
 from opsd.backup.etcd.drill import drill
+from opsd.backup.etcd.settings import EXAMPLE
 from opsd.backup.etcd.source import source_of
 from opsd.backup.manifest import Level
 from opsd.model import Outcome, Severity
@@ -70,6 +71,14 @@ def test_the_manifest_says_what_it_is(owner: Owner) -> None:
 def test_without_a_recipient_nothing_is_ever_backed_up(owner: Owner) -> None:
     with pytest.raises(ValidationError, match="never stored unencrypted"):
         owner.table(recipients=[])
+
+
+def test_to_the_key_of_the_example_nothing_is_encrypted(owner: Owner) -> None:
+    run = owner.run(recipients=[EXAMPLE])
+
+    assert run.outcome is Outcome.FAILED
+    assert "age-keygen" in run.error
+    assert owner.files() == []
 
 
 def test_a_slot_that_has_a_result_is_not_taken_again(owner: Owner) -> None:

@@ -11,6 +11,9 @@ from pydantic import AfterValidator, Field, model_validator
 from opsd.config import AbsolutePath, Duration, Keep, RepositoryName, SecretRef, Table
 from opsd.errors import ConfigError
 
+#: In the example configuration: it can be read, and nothing can be encrypted to it.
+EXAMPLE = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z"
+
 
 def _public_keys(recipients: tuple[str, ...]) -> tuple[str, ...]:
     if not recipients:
@@ -47,7 +50,7 @@ class Settings(Table):
     )
     recipients: Annotated[tuple[str, ...], AfterValidator(_public_keys)] = Field(
         description="age public keys; backups are always encrypted to them",
-        examples=[["age1ejfj047vy84ga9xtcrtxlv4amlqx6wrrnx52n6fqrjmurkdtmekqk5ex9g"]],
+        examples=[[EXAMPLE]],
     )
     cluster: str = Field(
         "main",
@@ -120,3 +123,15 @@ class Settings(Table):
         if not self.endpoints and (any(given) or self.host_root):
             raise ValueError("ca, certificate, key and host_root mean nothing without endpoints")
         return self
+
+    def refuse_example(self) -> None:
+        """Nobody has the private key of the one in the example.
+
+        Raises:
+            ConfigError: it is among the recipients.
+        """
+        if EXAMPLE in self.recipients:
+            raise ConfigError(
+                "recipients holds the key of the example, which opens nothing; make your own:"
+                " age-keygen -o key.txt, and keep key.txt outside of the cluster"
+            )
