@@ -386,6 +386,28 @@ def test_a_dry_run_prints_every_call_and_makes_none(
     assert set(plug.calls) == {"status"}  # which of its fences would work
 
 
+def test_a_node_that_is_lost_while_it_is_emptied_is_left_to_who_empties_it(
+    control_plane: ControlPlane, workers: Workers, namespace: str, opsd: Remedier, plug: Plug
+) -> None:
+    api, nodes = control_plane.api, workers(2)
+    db, node = database(api, namespace, nodes)
+    api.patch(f"/api/v1/nodes/{node.name}", {"spec": {"unschedulable": True}})
+    api.delete(path_of(db))  # as a drain does
+    node.stop_s = 60.0
+
+    lose(opsd, node)
+    run = opsd.until(lambda run: refusal(run, node.name) == {"maintenance"})
+    for _ in range(2):
+        opsd.run()
+
+    told = finding(run, "remedy.refused", node.name)
+    assert told is not None
+    assert f"{node.name} is being emptied on purpose" in str(told.facts["maintenance"])
+    assert plug.calls == []
+    assert phase(node_of(api, node)) == ""
+    assert OURS not in set(taints(node_of(api, node)))
+
+
 def test_the_same_node_is_not_acted_on_twice_in_six_hours(
     control_plane: ControlPlane, workers: Workers, namespace: str, opsd: Remedier, plug: Plug
 ) -> None:
