@@ -23,6 +23,7 @@ from opsd.errors import OpsdError
 from opsd.hosts import passing
 from opsd.hosts.fleet import Visit
 from opsd.hosts.roster import Access
+from opsd.hosts.script import Script
 from tests.faults.proxy import Fault, Kind, Way, in_front_of
 from tests.rig import machines as rig
 from tests.rig.fleets import (
@@ -342,6 +343,18 @@ def test_a_shell_that_waits_for_ever_is_given_up(rpi: RealMachine) -> None:
     assert "begins no script" in problem(visit, Unreachable)
 
 
+def test_a_shell_that_ends_and_leaves_something_behind_is_not_waited_for(
+    rpi: RealMachine,
+) -> None:
+    rpi.write("/home/opsd/.bashrc", "sleep 60 & exit 3\n")
+
+    visit = one(rpi, within_s=50.0)
+    left_behind = rpi.run("pkill -x sleep")
+
+    assert "exit status 3" in problem(visit, NoShell)
+    assert left_behind.status == 0
+
+
 def test_a_script_that_is_killed_keeps_what_was_answered_and_says_where(rpi: RealMachine) -> None:
     visit = one(rpi, "echo one", KILL_SHELL, "echo three")
 
@@ -516,6 +529,22 @@ def test_a_machine_behind_a_router_that_is_down_names_the_router(
     assert visits["inner"].blocked_by == "router"
     assert "log in to router" in str(visits["inner"].problem)
     assert visits["router"].blocked_by == ""
+
+
+def test_a_router_that_is_down_is_tried_once_for_all_behind_it(sshd: SshServer) -> None:
+    names = tuple(f"rpi{number}" for number in range(6))
+    with in_front_of(sshd.port) as proxy:
+        proxy.set(Fault(kind=Kind.MUTE))
+        access = behind(loopback_access(sshd, "router", *names), proxy, sshd)
+        fleet = fleet_with(replace(access, jump="router", connect_timeout_s=1.0))
+        inner = [machine for machine in fleet.roster().machines if machine.name in names]
+
+        visits = list(fleet.visit(inner, Script.of([])))
+        tries = proxy.connections
+
+    assert tries == 1
+    assert {visit.blocked_by for visit in visits} == {"router"}
+    assert len(visits) == len(names)
 
 
 def test_a_router_that_does_not_forward_is_told(

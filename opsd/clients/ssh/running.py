@@ -177,22 +177,25 @@ class _Reading:
         return False
 
     def _wait(self) -> None:
+        """Until something arrives; raises when nothing will."""
+        clock, silence_s = self.deadline.clock, self.order.silence_s
+        silent_at = clock.monotonic() + silence_s
+        while clock.monotonic() < min(silent_at, self.deadline.at):
+            has_ended = self.channel.exit_status_ready()
+            if self.arrived.wait(min(_LAST_WORDS_S, silence_s)):
+                return
+            if has_ended:  # and something that it left behind holds the streams
+                raise self._cut()
+        raise self._cut() if self._is_late() else self._silence()
+
+    def _silence(self) -> OpsdError:
         silence_s = self.order.silence_s
-        if self.channel.exit_status_ready():
-            silence_s = _LAST_WORDS_S
-        left_s = self.deadline.at - self.deadline.clock.monotonic()
-        if self.arrived.wait(min(silence_s, max(left_s, 0.0))):
-            return
-        if self._is_late():
-            raise self._cut()
-        if self.channel.exit_status_ready():
-            raise self._cut()
         if not self._has_begun():
             hint = f"does ~{self.user}/.bashrc wait for something?"
             text = f"its shell begins no script for {silence_s:.0f} s; {hint}"
-            raise Unreachable(self._about(text), stage=Stage.START)
+            return Unreachable(self._about(text), stage=Stage.START)
         text = f"it fell silent for {silence_s:.0f} s at {self._where()}"
-        raise Unreachable(self._about(text), stage=Stage.SCRIPT)
+        return Unreachable(self._about(text), stage=Stage.SCRIPT)
 
     def _cut(self) -> OpsdError:
         """Why the end did not come although nothing more can."""
