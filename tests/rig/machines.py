@@ -241,7 +241,7 @@ class RealMachine:
 
     def entering(self) -> Sequence[str]:
         """What stands before a command line that is to run on the machine."""
-        spaces = ("--mount", "--pid", "--uts", "--ipc", "--net", "--root", "--wd=/")
+        spaces = ("--mount", "--pid", "--uts", "--ipc", "--net", "--root", "--wdns=/")
         return (str(program("nsenter")), "--target", str(self.pid), *spaces)
 
     def write(self, path: str, content: str | bytes, *, mode: int = 0o644) -> None:
