@@ -453,6 +453,13 @@ def test_microcode_that_waits_is_for_information() -> None:
     assert findings(told(services=said))["patches.microcode"].severity is Severity.INFO
 
 
+@pytest.mark.parametrize("said", ["", "Can't locate NeedRestart.pm in @INC\n"])
+def test_needrestart_that_failed_is_not_read_as_nothing_to_restart(said: str) -> None:
+    broken = failed("BEGIN failed--compilation aborted\n", status=2, stdout=said)
+
+    assert set(findings(told(services=broken))) == {"patches.unknown"}
+
+
 def test_a_warning_of_sudo_is_no_refusal() -> None:
     said = "NEEDRESTART-VER: 3.6\nNEEDRESTART-SVC: ssh.service\n"
     warned = failed("sudo: unable to resolve host rpi3\n", status=0, stdout=said)

@@ -186,6 +186,7 @@ def test_without_a_security_archive_no_fix_would_be_seen() -> None:
     assert set(findings(observed)) == {"patches.no_security_source"}
     assert "trixie-security" in findings(observed)["patches.no_security_source"].remedy
     assert state(observed).facts["security"] is None
+    assert state(observed).summary == "no updates known"
 
 
 def test_raspbian_marks_no_fixes_so_any_update_may_be_one() -> None:

@@ -113,7 +113,9 @@ def state(machine: Machine, facts: Mapping[str, Fact]) -> Finding:
 def _short(facts: Mapping[str, Fact]) -> str:
     if facts.get("pending") is None:
         patched = "updates unknown"
-    elif facts["pending"] == 0 and not facts.get("security"):
+    elif facts["pending"] == 0 and facts.get("security") is None:
+        patched = "no updates known"  # and nothing would mark a security fix
+    elif facts["pending"] == 0 and facts["security"] == 0:
         patched = "up to date"
     elif facts.get("security") is None:
         patched = f"{facts['pending']} updates"

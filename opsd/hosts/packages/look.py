@@ -44,14 +44,6 @@ class Look:
         """
         return whole(self.sections, probe, root=root)
 
-    def printed(self, probe: str, *, root: str = "") -> str:
-        """What it printed, whatever its exit status.
-
-        Raises:
-            Unreadable: it was cut off, refused, or took too long.
-        """
-        return self.section(probe, root=root).stdout
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:

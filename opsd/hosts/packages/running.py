@@ -89,7 +89,10 @@ def _drain(look: Look) -> str:
 
 def judge_services(look: Look, report: Report) -> None:
     """Tell which services still run replaced code, where needrestart is installed."""
-    services = reboot.read_services(look.printed(reboot.SERVICES.name, root=reboot.ROOT))
+    section = look.section(reboot.SERVICES.name, root=reboot.ROOT)
+    if not section.stdout.startswith("NEEDRESTART-VER") and (section.stdout or not section.is_ok):
+        raise Unreadable(f"needrestart failed: {section.complaint()}")
+    services = reboot.read_services(section.stdout)
     if services.outdated:
         several = [Update(name=name.removesuffix(".service")) for name in services.outdated]
         report.tell(
