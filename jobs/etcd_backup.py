@@ -274,8 +274,7 @@ class _Backup:
             PartialFailure: something failed; it was told in findings.
         """
         if self._failed:
-            failed = ", ".join(dict.fromkeys(self._failed))
-            raise PartialFailure(f"failed: {failed}", may_pass=self._may_pass)
+            raise PartialFailure(", ".join(dict.fromkeys(self._failed)), may_pass=self._may_pass)
 
     def _fail(self, place: str, *causes: OpsdError) -> None:
         self._failed.append(place)

@@ -21,15 +21,13 @@ def backup_failed(subject: str, problems: Sequence[tuple[str, OpsdError]]) -> Fi
         problems: of each that was tried: its name, and why not.
     """
     text = printable(str(problems[0][1])) if problems else "nothing answers"
-    facts: dict[str, Fact] = {
-        f"error_{printable(name)}" if name else "error": printable(str(exc))
-        for name, exc in problems
-    }
+    told = (f"{printable(name)}: {printable(str(exc))}" for name, exc in problems)
+    facts: dict[str, Fact] = {"error": "; ".join(told) if problems[1:] else text}
     return Finding(
         check="etcd.backup_failed",
         subject=subject,
         severity=Severity.CRITICAL,
-        summary=shortened(f"the control plane was not backed up: {text}", SUMMARY_CHARACTERS),
+        summary=shortened(f"not backed up: {text}", SUMMARY_CHARACTERS),
         remedy="opsd check; docs/etcd.md#when-it-fails; older backups are untouched",
         facts=facts,
     )

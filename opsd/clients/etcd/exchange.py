@@ -177,7 +177,8 @@ class Exchange:
             text = "it hung up; is it https, and does it know the certificate that opsd shows?"
             raise TransientError(f"{self.what}: {where}: {text}") from exc
         if isinstance(exc, OSError | HTTPException):
-            reason = printable(redact(str(exc))) or type(exc).__name__
+            said = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+            reason = printable(redact(said)) or type(exc).__name__
             text = shortened(reason, _SAID_CHARACTERS)
             raise TransientError(f"{self.what}: {where}: {text}") from exc
 
