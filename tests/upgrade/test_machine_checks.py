@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -383,3 +384,112 @@ def test_flags_that_are_gone_are_found_wherever_they_stand(
     found = status("kubelet-flags", facts_of(answers), Hop(start=HOP.start, target=target))
 
     assert found is expected
+
+
+@pytest.mark.parametrize("reason", ["ALARM NOSPACE", ""])
+def test_an_etcd_that_says_it_is_not_well_is_not(reason: str) -> None:
+    answers = etcd_answers() | {"etcd-health": f'{{"health":"false","reason":"{reason}"}}'}
+
+    found = judged(BY_ID["etcd-health"], facts_of(answers), HOP)
+
+    assert found.status is FAIL
+    assert [note.value for note in found.worst] == [reason or "it says that it is not well"]
+
+
+@pytest.mark.parametrize(
+    ("gates", "flags", "target", "expected"),
+    [
+        ("{}", "", Minor(1, 37), PASS),
+        ("{SidecarContainers: true}", "", Minor(1, 36), PASS),
+        ("{SidecarContainers: true}", "", Minor(1, 37), FAIL),
+        ("{KubeletPSI: true}", "", Minor(1, 36), PASS),
+        ("{KubeletPSI: false}", "", Minor(1, 36), FAIL),
+        ("{}", "--feature-gates=KubeletPSI=false", Minor(1, 36), FAIL),
+        ("{}", "--feature-gates=KubeletPSI=true", Minor(1, 36), PASS),
+        ("{}", "--other=KubeletPSI=false", Minor(1, 36), PASS),
+        ("{NodeSwap: true}", "", Minor(1, 37), PASS),
+        ("{NodeSwap: true}", "", Minor(1, 38), UNKNOWN),
+    ],
+)
+def test_gates_that_the_next_kubelet_refuses_are_found(
+    gates: str, flags: str, target: Minor, expected: Status
+) -> None:
+    answers = {
+        "kubelet-files": f"/var/lib/kubelet/config.yaml:featureGates: {gates}\n",
+        "kubelet-unit": f"/etc/default/kubelet:KUBELET_EXTRA_ARGS={flags}\n",
+        "kubelet-running": "",
+    }
+
+    found = status("kubelet-gates", facts_of(answers), Hop(start=HOP.start, target=target))
+
+    assert found is expected
+
+
+@pytest.mark.parametrize(
+    ("swaps", "config", "expected"),
+    [
+        ("", "kind: X", PASS),
+        ("/dev/sda2 partition 1024 0 1", "kind: X", FAIL),
+        ("/dev/sda2 partition 1024 0 1", "failSwapOn: true", FAIL),
+        ("/dev/sda2 partition 1024 0 1", "failSwapOn: false", PASS),
+    ],
+)
+def test_swap_must_be_what_the_kubelet_allows(swaps: str, config: str, expected: Status) -> None:
+    answers = {
+        "swap": f"Filename Type Size Used Priority\n{swaps}\n",
+        "kubelet-files": f"/var/lib/kubelet/config.yaml:{config}\n",
+    }
+
+    assert status("swap", facts_of(answers)) is expected
+
+
+CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+
+
+@pytest.mark.parametrize(
+    ("tags", "control_plane", "expected"),
+    [
+        ({"kube-proxy": "v1.36.4"}, False, PASS),
+        ({"kube-proxy": "v1.36.4"}, True, WARN),
+        ({"kube-proxy": "v1.36.4"} | dict.fromkeys(CONTROL_PLANE, "v1.36.1"), True, PASS),
+        ({"kube-proxy": "v1.35.4"}, False, WARN),
+        ({"my-kube-proxy": "v1.36.4"}, False, WARN),
+        ({"kube-proxy": "latest"}, False, WARN),
+        ({}, False, WARN),
+    ],
+)
+def test_the_images_of_the_target_are_looked_for(
+    tags: dict[str, str], expected: Status, *, control_plane: bool
+) -> None:
+    listed_ = [{"repoTags": [f"registry.k8s.io/{name}:{tag}"]} for name, tag in tags.items()]
+    facts = facts_of({"images": json.dumps({"images": listed_})}, control_plane=control_plane)
+
+    assert status("images", facts) is expected
+
+
+def test_images_are_no_matter_of_a_later_hop_nor_of_an_unknown_release() -> None:
+    facts = facts_of({"images": '{"images": []}'})
+    later = Hop(start=Minor(1, 36), target=Minor(1, 37), is_first=False)
+    strange = Hop(start=Minor(1, 98), target=Minor(1, 99))
+
+    assert status("images", facts, later) is Status.SKIPPED
+    assert status("images", facts, strange) is UNKNOWN
+
+
+def test_a_control_plane_without_its_folder_is_unknown_and_a_worker_needs_none() -> None:
+    answers = {"disk-space": space("/", 50 * GIB), "disk-folders": ""}
+
+    assert status("disk-space", facts_of(answers)) is UNKNOWN
+    assert status("disk-space", facts_of(answers, control_plane=False)) is PASS
+
+
+def test_lists_of_which_nobody_noted_when_they_were_fetched_are_unknown() -> None:
+    answers = packages() | {"lists": f"@now {int(NOW.timestamp())}\n@packages\n"}
+
+    assert status("packages", facts_of(answers)) is UNKNOWN
+
+
+def test_a_key_of_a_repository_that_cannot_be_read_is_unknown() -> None:
+    answers = packages() | {"keys": "@key /etc/apt/keyrings/kubernetes.gpg\n@unreadable\n"}
+
+    assert status("packages", facts_of(answers)) is UNKNOWN

@@ -187,3 +187,28 @@ def test_a_static_pod_with_an_object_of_the_api_is_refused_from_its_release_on(
     found = judged(static_manifests.REFERENCES, facts(files(own=own)), hop)
 
     assert found.status is expected
+
+
+def test_a_file_that_is_no_manifest_is_in_the_way_and_no_edit() -> None:
+    good = facts(files())
+    (machine,) = good.machines.value
+    section = machine.sections["static-manifests"]
+    broken = dataclasses.replace(section, stdout=f"{section.stdout}{FOLDER}/own.yaml:{{\n")
+    read = dataclasses.replace(machine, sections={"static-manifests": broken})
+    damaged = dataclasses.replace(good, machines=Reading.of((read,)))
+
+    found = judged(static_manifests.MANIFESTS, damaged, HOP)
+
+    assert found.status is Status.FAIL
+    assert found.worst[0].where == f"a: {FOLDER}/own.yaml"
+    assert judged(static_manifests.EDITS, damaged, HOP).status is Status.PASS
+
+
+def test_a_worker_without_static_pods_is_fine_and_a_control_plane_is_not() -> None:
+    answers = {"static-manifests": ""}
+    found = [
+        judged(static_manifests.REFERENCES, facts_of(answers, control_plane=is_one), HOP).status
+        for is_one in (False, True)
+    ]
+
+    assert found == [Status.PASS, Status.UNKNOWN]

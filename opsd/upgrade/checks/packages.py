@@ -27,15 +27,9 @@ POLICY = Probe(
 )
 
 
-def _installed(machine: MachineFacts) -> Installed:
-    if not machine.text(dpkg.PACKAGES.name).strip():
-        raise Unreadable(f"{machine.name}: packages", "only those of Debian are read here")
-    return understood(machine, dpkg.PACKAGES, dpkg.read)
-
-
 def _judge(facts: Facts, _hop: Hop) -> Iterator[Note]:
     def judge(machine: MachineFacts) -> Iterator[Note]:
-        installed = _installed(machine)
+        installed = understood(machine, dpkg.PACKAGES, dpkg.read)
         yield from _broken(machine, installed)
         yield from _not_held(machine, installed)
         yield from _mixed(machine, installed)
