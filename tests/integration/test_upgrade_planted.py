@@ -16,6 +16,7 @@ CONFIG = "/var/lib/kubelet/config.yaml"
 DEFAULT = "/etc/default/kubelet"
 MANIFESTS = "/etc/kubernetes/manifests"
 PKI = "/etc/kubernetes/pki"
+KEYRING = "/etc/apt/keyrings/opsd-fx.gpg"
 MACHINE_CHECKS = (
     "kubelet-gates",
     "kubelet-flags",
@@ -283,6 +284,15 @@ TROUBLES = {
         mend="rm -rf /var/lib/apt/lists; mv /root/lists /var/lib/apt",
         status=Status.UNKNOWN,
         says="was ever fetched",
+    ),
+    "a key of a repository that ends soon": Planted(
+        check="packages",
+        plant=f"cp {KEYRING} /root/keyring; export GNUPGHOME=/root/gpg; mkdir -m 700 $GNUPGHOME;"
+        " gpg --batch --quiet --passphrase '' --quick-generate-key x ed25519 sign 20d;"
+        f" gpg --batch --quiet --yes --export -o {KEYRING}; gpgconf --kill all",
+        mend=f"cp /root/keyring {KEYRING}; rm -r /root/gpg",
+        status=Status.WARN,
+        says="the repository's key expires on",
     ),
     "a repository of the next minor": Planted(
         check="newest-patch",
