@@ -13,6 +13,9 @@ from opsd.backup.etcd.drill import drill
 from opsd.backup.etcd.settings import EXAMPLE
 from opsd.backup.etcd.source import source_of
 from opsd.backup.manifest import Level
+from opsd.clients.etcd.answers import Hash
+from opsd.clients.etcd.member import Etcd
+from opsd.errors import TransientError
 from opsd.model import Outcome, Severity
 from tests.faults import proxy
 from tests.faults.proxy import Fault, Kind, Way
@@ -103,6 +106,26 @@ def test_a_dry_run_tells_that_a_drill_would_not_be_possible(owner: Owner) -> Non
 
     assert the(run, "etcd.not_drilled").severity is Severity.WARNING
     assert "etcd.not_drilled" not in checks(owner.run(dry_run=True))
+
+
+def test_a_member_too_slow_for_its_hash_is_backed_up_and_counted(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = Etcd.hash, list[int]()
+
+    def slow(etcd: Etcd, revision: int) -> Hash:
+        asked.append(revision)
+        if len(asked) == 1:
+            raise TransientError("fell silent")
+        return real(etcd, revision)
+
+    monkeypatch.setattr(Etcd, "hash", slow)
+
+    run = owner.run()
+
+    assert checks(run) == []
+    assert source_of(owner.backups()[0].manifest).promise.hash is None
+    assert "counted only" in owner.backups()[0].verifications[-1].detail
 
 
 def test_without_a_drill_it_is_stored_and_no_plain_copy_is_made(owner: Owner) -> None:

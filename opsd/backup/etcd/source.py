@@ -20,8 +20,9 @@ class Promise(msgspec.Struct, kw_only=True, frozen=True):
 
     revision: int
     keys: int
-    hash: int  #: of all keys and values; comparable where `compact_revision` is the same
-    compact_revision: int
+    #: Of all keys and values; comparable where `compact_revision` is the same. None: not told.
+    hash: int | None = None
+    compact_revision: int = 0
 
 
 class EtcdSource(msgspec.Struct, kw_only=True, frozen=True):

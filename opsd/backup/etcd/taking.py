@@ -31,7 +31,7 @@ from opsd.backup.repository import Repository
 from opsd.backup.stream import Write, pump
 from opsd.clients.etcd.member import Etcd, Snapshot
 from opsd.clock import Deadline
-from opsd.errors import PermanentError
+from opsd.errors import PermanentError, TransientError
 from opsd.progress import Progress
 
 log = structlog.get_logger()
@@ -76,13 +76,17 @@ class Taken:
 
 
 def promised(etcd: Etcd) -> Promise:
-    """What the cluster holds now.
+    """What the cluster holds now; without the hash where that takes the member too long.
 
     Raises:
         TransientError, PermanentError, DeadlineExceeded: the member cannot tell.
     """
     now = etcd.count()
-    found = etcd.hash(now.revision)
+    try:
+        found = etcd.hash(now.revision)
+    except TransientError as exc:
+        log.warning("hash.missed", member=etcd.name, error=str(exc))
+        return Promise(revision=now.revision, keys=now.keys)
     return Promise(
         revision=now.revision,
         keys=now.keys,
