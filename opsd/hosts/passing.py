@@ -18,9 +18,10 @@ from opsd.hosts.roster import Access
 from opsd.hosts.script import BEGIN, END, Script
 
 if TYPE_CHECKING:
-    from opsd.clients.ssh.connection import Connection, Target
+    from opsd.clients.ssh.connection import Connection
     from opsd.clients.ssh.keys import ClientKey
     from opsd.clients.ssh.known import HostKey, KnownHosts
+    from opsd.clients.ssh.login import Target
 
 _SILENCE_S = 10.0  # beyond the longest question, before a machine counts as hanging
 _ENDING_S = 5.0  # beyond what all questions may take
@@ -166,7 +167,7 @@ class Pass:
 
 def target_of(machine: Machine) -> Target:
     """A machine as the client knows it."""
-    from opsd.clients.ssh.connection import Target  # noqa: PLC0415 - loads paramiko
+    from opsd.clients.ssh.login import Target  # noqa: PLC0415 - loads paramiko
 
     return Target(name=machine.name, address=machine.address, port=machine.port, user=machine.user)
 

@@ -16,7 +16,7 @@ from datetime import datetime
 
 import paramiko
 
-from opsd.clients.ssh.connection import BROKEN, Connection
+from opsd.clients.ssh.connection import Connection
 from opsd.clients.ssh.errors import (
     CutOff,
     NoShell,
@@ -25,6 +25,7 @@ from opsd.clients.ssh.errors import (
     TooMuchOutput,
     Unreachable,
 )
+from opsd.clients.ssh.login import BROKEN
 from opsd.clock import Deadline
 from opsd.errors import OpsdError, PermanentError
 from opsd.text import shortened
