@@ -1,12 +1,13 @@
 """The results as findings: what is in the way is told, the rest stands in the report. Pure.
 
-One finding for each check, on a subject that stays the same when the target moves on. So what is
-new in the way is one message, what is mended is one message, and nothing is told twice.
+One finding for each check that blocks, on a subject that stays the same when the target moves on.
+So what is new in the way is one message, what is mended is one message, and nothing is told twice.
+What is unknown, and what should be known, is one finding each: the report has the details.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from opsd.model import Fact, Finding, Severity, Unseen
 from opsd.text import shortened
@@ -17,25 +18,36 @@ from opsd.upgrade.memory import Difference
 SUBJECT = "cluster/upgrade"
 SUMMARY_CHARACTERS = 120
 NOTES_TOLD = 5
+REASONS_TOLD = 8
 
 
 def observations(assessment: Assessment, since: Difference | None) -> Iterator[Finding | Unseen]:
-    """The verdict, and each check that did not pass; of several hops the first that it fails.
+    """The verdict, each check that is in the way, and what is unknown or should be known.
 
-    What was in the way and cannot be read now stays in the way.
+    Of several hops the first that a check is in the way of. What was in the way and cannot be
+    read now stays in the way.
     """
     yield _verdict(assessment, since)
-    yield from _findings(assessment)
-    for result in assessment.with_status(Status.UNKNOWN):
+    told: set[str] = set()
+    for result in assessment.blockers:
+        if result.check.id not in told:
+            told.add(result.check.id)
+            yield _blocked(result, assessment)
+    if unknown := _others(assessment, Status.UNKNOWN):
+        yield _unknown(unknown)
+    if warned := _others(assessment, Status.WARN):
+        yield _warned(warned)
+    for result in unknown:
         yield Unseen(subject=f"{SUBJECT}/{result.check.id}")
 
 
-def _findings(assessment: Assessment) -> Iterator[Finding]:
-    told: set[str] = set()
-    for result in sorted(assessment.results, key=lambda one: not one.blocks):
-        if result.status >= Status.WARN and result.check.id not in told:
-            told.add(result.check.id)
-            yield _finding(result, assessment)
+def _others(assessment: Assessment, status: Status) -> tuple[Result, ...]:
+    """The first result of each check that has this status and is in the way of no hop."""
+    found: dict[str, Result] = {}
+    for result in assessment.with_status(status):
+        if result.check.id not in assessment.blocked_by:
+            found.setdefault(result.check.id, result)
+    return tuple(found.values())
 
 
 def _verdict(assessment: Assessment, since: Difference | None) -> Finding:
@@ -65,23 +77,58 @@ def _verdict(assessment: Assessment, since: Difference | None) -> Finding:
     )
 
 
-def _finding(result: Result, assessment: Assessment) -> Finding:
+def _blocked(result: Result, assessment: Assessment) -> Finding:
     way = f"{result.target or assessment.target or assessment.server.minor}"
     worst = result.worst[0]
-    if result.blocks:
-        check, before = "upgrade.blocked", f"upgrade to {way} is blocked: "
-    elif result.status is Status.UNKNOWN:
-        check, before = "upgrade.unknown", "not known before an upgrade: "
-    else:
-        check, before = "upgrade.warned", "before an upgrade: "
     return Finding(
-        check=check,
+        check="upgrade.blocked",
         subject=f"{SUBJECT}/{result.check.id}",
-        severity=Severity.WARNING if result.blocks else Severity.INFO,
-        summary=shortened(f"{before}{worst.where}: {worst.value}", SUMMARY_CHARACTERS),
+        severity=Severity.WARNING,
+        summary=shortened(
+            f"upgrade to {way} is blocked: {worst.where}: {worst.value}", SUMMARY_CHARACTERS
+        ),
         remedy=result.fix,
         facts=_facts(result),
     )
+
+
+def _unknown(results: Sequence[Result]) -> Finding:
+    """What could not be read; the same reason of many checks stands there once."""
+    reasons: dict[str, list[str]] = {}
+    for result in results:
+        reasons.setdefault(_first_words(result), []).append(result.check.id)
+    by_weight = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    return Finding(
+        check="upgrade.unknown",
+        subject=SUBJECT,
+        severity=Severity.INFO,
+        summary=shortened(f"not known before an upgrade: {_names(results)}", SUMMARY_CHARACTERS),
+        remedy=next(one.fix for one in results if _first_words(one) == by_weight[0][0]),
+        facts={
+            f"reason_{number}": f"{reason} ({', '.join(ids)})"
+            for number, (reason, ids) in enumerate(by_weight[:REASONS_TOLD], start=1)
+        },
+    )
+
+
+def _warned(results: Sequence[Result]) -> Finding:
+    return Finding(
+        check="upgrade.warned",
+        subject=SUBJECT,
+        severity=Severity.INFO,
+        summary=shortened(f"to know before an upgrade: {_names(results)}", SUMMARY_CHARACTERS),
+        remedy="what to do about each: opsd run-job upgrade-readiness",
+        facts={one.check.id.replace("-", "_"): _first_words(one) for one in results},
+    )
+
+
+def _names(results: Sequence[Result]) -> str:
+    return ", ".join(result.check.id for result in results)
+
+
+def _first_words(result: Result) -> str:
+    worst = result.worst[0]
+    return f"{worst.where}: {worst.value}"
 
 
 def _facts(result: Result) -> dict[str, Fact]:

@@ -45,9 +45,48 @@ def test_only_what_is_in_the_way_is_a_warning() -> None:
 
     assert {(one.check, one.subject, one.severity) for one in told} == {
         ("upgrade.blocked", "cluster/upgrade/swap", Severity.WARNING),
-        ("upgrade.warned", "cluster/upgrade/dns", Severity.INFO),
-        ("upgrade.unknown", "cluster/upgrade/clock", Severity.INFO),
+        ("upgrade.warned", "cluster/upgrade", Severity.INFO),
+        ("upgrade.unknown", "cluster/upgrade", Severity.INFO),
     }
+
+
+def test_what_many_checks_could_not_read_is_one_finding_with_each_reason_once() -> None:
+    why = unknown("machines", "there is no [ssh]", fix="configure it")
+    _, told = findings(
+        assessment(
+            result("dns", unknown("coredns", "403")), result("swap", why), result("clock", why)
+        )
+    )
+
+    assert told.summary == "not known before an upgrade: dns, swap, clock"
+    assert told.remedy == "configure it"
+    assert told.facts == {
+        "reason_1": "machines: there is no [ssh] (swap, clock)",
+        "reason_2": "coredns: 403 (dns)",
+    }
+
+
+def test_what_should_be_known_is_one_finding_with_the_words_of_each_check() -> None:
+    _, told = findings(
+        assessment(
+            result("dns-names", warned("coredns", "old")), result("swap", warned("rpi3", "on"))
+        )
+    )
+
+    assert told.summary == "to know before an upgrade: dns-names, swap"
+    assert told.facts == {"dns_names": "coredns: old", "swap": "rpi3: on"}
+
+
+def test_what_is_in_the_way_of_one_hop_is_not_also_a_warning_of_another() -> None:
+    told = findings(
+        assessment(
+            result("etcd", warned("a", "old"), hop=FIRST),
+            result("etcd", failed("a", "too old"), hop=SECOND),
+            hops=(FIRST, SECOND),
+        )
+    )
+
+    assert [one.check for one in told] == ["upgrade.verdict", "upgrade.blocked"]
 
 
 def test_a_finding_has_its_evidence_its_fix_and_its_source() -> None:
