@@ -100,7 +100,7 @@ def test_a_look_inside_tells_boot_kubelet_and_pods() -> None:
     assert isinstance(seen, Inside)
     assert (seen.alive, seen.boot_id, seen.kubelet) == (True, "boot-1", "failed")
     assert seen.running == frozenset({UID})
-    assert seen.detail == "kubelet failed, 1 pods run"
+    assert seen.detail == "kubelet failed, 1 pod runs"
 
 
 @pytest.mark.parametrize(

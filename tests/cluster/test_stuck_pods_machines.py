@@ -102,7 +102,7 @@ def test_each_way_to_be_lost_is_told_from_the_others(
     )
 
     assert facts(run, rebooted)["boot_id"] == rebooted.machine.boot_id
-    assert facts(run, running)["seen_from_opsd_by_ssh"] == "alive: kubelet active, 1 pods run"
+    assert facts(run, running)["seen_from_opsd_by_ssh"] == "alive: kubelet active, 1 pod runs"
     assert facts(run, dead)["kubelet"] == "failed"
     heard = facts(run, unheard)
     assert str(heard[f"seen_from_{neighbour.name}_by_ping"]).startswith("alive: ")

@@ -91,7 +91,7 @@ def sighting_of(visit: Visit, node: Node) -> Sighting:
         detail = f"another machine answers there: {identity.host or 'it does not say its name'}"
         return Sighting(vantage=VANTAGE, means=Means.SSH, alive=False, detail=detail)
     kubelet, running = read_kubelet(sections.get(KUBELET)), read_pods(sections.get(PODS))
-    pods = "its pods could not be told" if running is None else f"{len(running)} pods run"
+    pods = "its pods could not be told" if running is None else _count(len(running))
     return Inside(
         vantage=VANTAGE,
         means=Means.SSH,
@@ -148,6 +148,10 @@ def _uid_in(line: str) -> str:
 
 def _line(section: Section | None) -> str:
     return section.stdout.strip() if section and section.is_ok else ""
+
+
+def _count(pods: int) -> str:
+    return "1 pod runs" if pods == 1 else f"{pods} pods run"
 
 
 def _why(visit: Visit) -> str:
