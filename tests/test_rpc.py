@@ -144,3 +144,8 @@ def test_another_version_is_told_from_this_one() -> None:
 def test_a_closed_port_is_refused_and_a_name_that_nobody_knows_unreachable() -> None:
     assert ask(HOST, free_port()).outcome is Outcome.REFUSED
     assert ask("no-such-server.invalid").outcome is Outcome.UNREACHABLE
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "nas\0", "n\udcffas", ""])
+def test_what_is_no_name_is_unreachable(name: str) -> None:
+    assert not ask(name, free_port(), within_s=1.0).is_alive

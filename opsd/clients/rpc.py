@@ -94,10 +94,17 @@ def _called(host: str, port: int, version: int, deadline: Deadline, connect: Con
         return Answer(outcome=Outcome.REFUSED, detail=f"port {port} is closed")
     except (ConnectionError, EOFError):
         return Answer(outcome=Outcome.STRANGE, detail="it hung up without an answer")
-    except OSError as exc:
-        return Answer(outcome=Outcome.UNREACHABLE, detail=exc.strerror or "no way to it")
-    except TransientError as exc:
-        return Answer(outcome=Outcome.UNREACHABLE, detail=str(exc))
+    except (OSError, TransientError, ValueError) as exc:
+        return Answer(outcome=Outcome.UNREACHABLE, detail=_why(exc))
+
+
+def _why(exc: Exception) -> str:
+    match exc:
+        case OSError():
+            return exc.strerror or "no way to it"
+        case ValueError():  # too long, or with characters that no name has
+            return "that is no name of a machine"
+    return str(exc)
 
 
 def _connector(deadline: Deadline) -> Connect:

@@ -163,7 +163,7 @@ def _tasks(text: str) -> tuple[Task, ...]:
         pid, _, rest = line.partition(" ")
         wchan, _, rest = rest.partition(" ")
         group, _, name = rest.partition(" ")
-        if not pid.isdigit() or name == OWN:
+        if not pid.isdecimal() or name == OWN:
             continue
         pod = _POD.search(group)
         task = Task(

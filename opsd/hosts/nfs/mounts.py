@@ -17,6 +17,7 @@ from opsd.text import printable
 
 _SOFT = frozenset({"soft", "softerr"})
 _POD = re.compile(r"/pods/([0-9a-f]{8}-[0-9a-f-]{27})/volumes/[^/]+/([^/]+)")
+_HIGHEST_PORT = 65535
 _VIEW_FIELDS = 6  # of mountinfo, before the dash
 
 
@@ -44,7 +45,7 @@ class Mount:
     def port(self) -> int:
         """Of its NFS service."""
         told = self.options.get("port", "")
-        return int(told) if told.isdigit() and int(told) else PORT
+        return int(told) if told.isdecimal() and 0 < int(told) <= _HIGHEST_PORT else PORT
 
     @property
     def version(self) -> int:
@@ -120,4 +121,4 @@ def under_one_name(mounts: Iterable[Mount]) -> Mapping[str, str]:
 
 
 def _is_address(name: str) -> bool:
-    return ":" in name or name.replace(".", "").isdigit()
+    return ":" in name or name.replace(".", "").isdecimal()

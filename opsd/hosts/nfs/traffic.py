@@ -87,7 +87,7 @@ def _parse(text: str) -> tuple[float, dict[str, Sample]]:
     for line in text.splitlines():
         words = line.split()
         match words:
-            case ["uptime", seconds] if seconds.replace(".", "", 1).isdigit():
+            case ["uptime", seconds] if seconds.replace(".", "", 1).isdecimal():
                 uptime_s = float(seconds)
             case ["device", _, "mounted", "on", path, *_]:
                 found[path] = Sample()
@@ -108,4 +108,4 @@ def _operation(counters: list[str]) -> Sample:
 
 
 def _are_numbers(words: list[str], count: int) -> bool:
-    return len(words) >= count and all(word.isdigit() for word in words[:count])
+    return len(words) >= count and all(word.isdecimal() for word in words[:count])
