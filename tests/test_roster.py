@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from opsd.clients.kube.client import Kube
 from opsd.clients.kube.objects import Node
 from opsd.clients.kube.objects.base import Metadata
 from opsd.clients.kube.objects.nodes import NodeAddress, NodeStatus
-from opsd.errors import ConfigError
+from opsd.clock import Deadline
+from opsd.errors import ConfigError, DeadlineExceeded, TransientError
 from opsd.hosts.machine import Machine, Role
 from opsd.hosts.roster import Access, Entry, machines_of, nodes_of, read, written
+from opsd.hosts.visiting import SshFleet
 from opsd.secrets import Secret
+from opsd.testing import FakeClock
 
 ACCESS = Access(
     user="opsd",
@@ -137,3 +141,16 @@ def test_nodes_that_were_written_down_are_read_again() -> None:
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '[["a", "b", ["odd"]]]'])
 def test_a_note_of_nodes_that_makes_no_sense_is_none(text: str) -> None:
     assert read(text) == ()
+
+
+def test_a_run_whose_time_is_over_goes_by_no_old_roster() -> None:
+    def silent(_: Deadline) -> Kube:
+        raise TransientError("nobody answers")
+
+    clock = FakeClock()
+    in_time = SshFleet(ACCESS, open_kube=silent, deadline=Deadline.after(1, clock))
+    too_late = SshFleet(ACCESS, open_kube=silent, deadline=Deadline.after(0, clock))
+
+    assert in_time.roster().unknown == "nobody answers"
+    with pytest.raises(DeadlineExceeded):
+        too_late.roster()
