@@ -33,6 +33,14 @@ def cluster() -> Iterator[Cluster]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def plan(cluster: Cluster) -> list[dict[str, str]]:
+    """The parts of the cluster in kubeadm's own plan, for which it waits fifteen seconds."""
+    said = json.loads(cluster.node.kubeadm(f"upgrade plan v1.35.9 -o json {NO_JOB}"))
+    parts: list[dict[str, str]] = said["availableUpgrades"][0]["components"]
+    return parts
+
+
 def test_a_new_cluster_of_kubeadm_is_ready_for_the_next_release(cluster: Cluster) -> None:
     facts, table = cluster.facts(), releases.table()
 
@@ -45,10 +53,10 @@ def test_a_new_cluster_of_kubeadm_is_ready_for_the_next_release(cluster: Cluster
     assert found.verdict is Verdict.WARNINGS
 
 
-def test_opsd_reads_the_versions_that_kubeadm_reads_for_its_plan(cluster: Cluster) -> None:
-    plan = json.loads(cluster.node.kubeadm(f"upgrade plan v1.35.9 -o json {NO_JOB}"))
-    listed = plan["availableUpgrades"][0]["components"]
-    theirs = {one["name"]: Version.parse(one["currentVersion"]) for one in listed}
+def test_opsd_reads_the_versions_that_kubeadm_reads_for_its_plan(
+    cluster: Cluster, plan: list[dict[str, str]]
+) -> None:
+    theirs = {one["name"]: Version.parse(one["currentVersion"]) for one in plan}
 
     facts = cluster.facts()
 
@@ -57,10 +65,8 @@ def test_opsd_reads_the_versions_that_kubeadm_reads_for_its_plan(cluster: Cluste
     assert ours == {name: theirs[name] for name in programs}
 
 
-def test_the_table_says_what_kubeadm_of_its_releases_brings(cluster: Cluster) -> None:
-    plan = json.loads(cluster.node.kubeadm(f"upgrade plan v1.35.9 -o json {NO_JOB}"))
-    listed = plan["availableUpgrades"][0]["components"]
-    brings = {one["name"]: Version.parse(one["newVersion"]) for one in listed}
+def test_the_table_says_what_kubeadm_of_its_releases_brings(plan: list[dict[str, str]]) -> None:
+    brings = {one["name"]: Version.parse(one["newVersion"]) for one in plan}
 
     known = releases.table().of(Minor(1, 35))
 
