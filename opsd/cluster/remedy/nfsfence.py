@@ -286,7 +286,7 @@ def lists(
         try:
             yield List(server=server, nodes=fence.keeps_out(deadline))
         except FenceFailed as exc:
-            yield List(server=server, problem=describe(exc))
+            yield List(server=server, problem=describe(exc).partition(": ")[2])
 
 
 def addresses_of(node: KubeNode, table: FenceTable) -> tuple[str, ...]:

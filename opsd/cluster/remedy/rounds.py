@@ -178,7 +178,8 @@ class Round:
             try:
                 device.rehearse(self._kube.deadline)
             except (FenceFailed, ConfigError) as exc:
-                failed.setdefault(device.fence.name, {})[node.name] = describe(exc)
+                _, _, said = describe(exc).partition(": ")  # without the name of its class
+                failed.setdefault(device.fence.name, {})[node.name] = said
         for fence, nodes in failed.items():
             yield wording.fence_unusable(fence, tuple(nodes), next(iter(nodes.values())))
 
