@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from opsd.clients.kube.access import find_cluster
 from opsd.clients.kube.client import Kube
+from opsd.clients.kube.errors import Forbidden
+from opsd.clients.kube.objects import ConfigMap
 from opsd.clients.kube.transport import Transport
 from opsd.clients.ssh.known import HostKey
 from opsd.clock import Deadline
@@ -21,11 +25,15 @@ from opsd.hosts.visiting import SshFleet
 from tests.conftest import Workers
 from tests.rig.controlplane import ControlPlane
 from tests.rig.fleets import within
+from tests.rig.kubeapi import ApiError
 from tests.rig.server import free_port
+from tests.rig.workloads import service_account
 from tests.test_roster import ACCESS
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(300)]
 
+RBAC = Path(__file__).parents[2] / "deploy/rbac/machines.yaml"
+NAMESPACE, ACCOUNT = "opsd", "opsd-machines"
 KEY = HostKey("ssh-ed25519", b"one")
 OTHER = HostKey("ssh-ed25519", b"other")
 
@@ -121,3 +129,34 @@ def test_known_hosts_of_a_configmap_count_also_when_the_cluster_is_silent(
             known.keys_of(name, address="10.0.0.1", port=22)
             for name in ("rpi3", "rpi4", "rpi5", "rpi6")
         ] == [(KEY,), (KEY,), (OTHER,), ()]
+
+
+def test_the_rights_of_the_manifest_are_enough_and_read_no_other_configmap(
+    control_plane: ControlPlane, access: Access, workers: Workers
+) -> None:
+    (node,) = workers(1)
+    grant(control_plane)
+    kubeconfig = control_plane.kubeconfig_of(NAMESPACE, ACCOUNT)
+    allowed = Transport(lambda: find_cluster(kubeconfig=kubeconfig))
+    kube = Kube(allowed, deadline=within(30))
+
+    roster = fleet_in(allowed, access).roster()
+    held = kube.get(ConfigMap, "known-hosts", namespace=NAMESPACE)
+
+    assert node.name in {machine.name for machine in roster.machines}
+    assert held.data == {"a": f"rpi3 {KEY}"}
+    with pytest.raises(Forbidden):
+        kube.get(ConfigMap, "kube-root-ca.crt", namespace=NAMESPACE)
+
+
+def grant(control_plane: ControlPlane) -> None:
+    """Make an account with exactly the rights of the manifest; no harm when it has them."""
+    text = RBAC.read_text().replace("    name: opsd\n", f"    name: {ACCOUNT}\n")
+    held = {"name": "known-hosts", "namespace": NAMESPACE}
+    keys = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": held}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    account = service_account(NAMESPACE, ACCOUNT)
+    rights = yaml.safe_load_all(text)
+    for item in (namespace, account, {**keys, "data": {"a": f"rpi3 {KEY}"}}, *rights):
+        with contextlib.suppress(ApiError):  # it is there already
+            control_plane.api.create(item)
