@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator
 from datetime import timedelta
 
 from opsd.backup import coverage, housekeeping, naming
-from opsd.backup.catalog import Backup, Catalog, read_catalog, record_verification
+from opsd.backup.catalog import Backup, record_verification
 from opsd.backup.delivery import Published
 from opsd.backup.etcd import findings as etcdfindings
 from opsd.backup.etcd import health, reaching
@@ -24,11 +24,11 @@ from opsd.backup.etcd.bench import Bench, bench
 from opsd.backup.etcd.reaching import Reached
 from opsd.backup.etcd.settings import Settings
 from opsd.backup.etcd.taking import Control, How, Taken, take
-from opsd.backup.manifest import Verification, manifest_key
-from opsd.backup.postgres.findings import not_stored, unreachable
+from opsd.backup.manifest import Verification
+from opsd.backup.postgres.findings import not_stored
 from opsd.backup.repository import Repository
+from opsd.backup.shelves import Shelves
 from opsd.errors import (
-    ConfigError,
     OpsdError,
     PartialFailure,
     PermanentError,
@@ -61,7 +61,7 @@ class _Backup:
     def __init__(self, ctx: Context, settings: Settings, stack: contextlib.ExitStack) -> None:
         self._ctx, self._settings, self._stack = ctx, settings, stack
         self._subject = naming.subject("etcd", settings.cluster)
-        self._catalogs: dict[str, Catalog] = {}
+        self._shelves = Shelves()
         self._lacking: dict[str, Repository] = {}  # without this slot's result
         self._fit: list[tuple[str, Control]] = []
         self._problems: list[tuple[str, OpsdError]] = []  # of members: name, why not
@@ -71,20 +71,12 @@ class _Backup:
 
     def open_repositories(self) -> Iterator[Observation]:
         """Read what every repository holds; one that cannot be read is left out."""
-        for name in dict.fromkeys(self._settings.repositories):
-            try:
-                repository = self._ctx.repository(name)
-                self._catalogs[name] = read_catalog(repository, f"{self._subject}/")
-            except (ConfigError, TransientError, PermanentError) as exc:
-                self._fail(f"repository/{name}", exc)
-                yield unreachable("repository.unreachable", f"repository/{name}", exc)
-                continue
-            yield from housekeeping.damaged(name, self._catalogs[name])
-            yield Seen(subject=f"repository/{name}")
-            key = manifest_key(self._subject, self._ctx.slot)
-            if all(one.key != key for one in self._catalogs[name].series(self._subject)):
-                self._lacking[name] = repository
-        if not self._catalogs:
+        names = self._settings.repositories
+        yield from self._shelves.open(names, self._ctx.repository, f"{self._subject}/")
+        for name, exc in self._shelves.failures.items():
+            self._fail(f"repository/{name}", exc)
+        self._lacking = self._shelves.lacking(self._subject, self._ctx.slot)
+        if not self._shelves.repositories:
             text = "no repository can be reached, so nothing was backed up"
             raise PartialFailure(text, may_pass=self._may_pass)
 
@@ -224,7 +216,7 @@ class _Backup:
                 self._fail(f"repository/{name}", exc)
                 yield not_stored(name, self._subject, exc)
         yield Seen(subject=f"repository/{name}/{self._subject}")
-        before = self._catalogs[name].series(self._subject)
+        before = self._shelves.catalogs[name].series(self._subject)
         yield from housekeeping.shrunk(
             manifest, before, percent=settings.shrink_warning, repository=name
         )
@@ -239,10 +231,9 @@ class _Backup:
         """Tell when there is no good backup that is young enough."""
         if self._is_fresh:
             return
-        backups = [one for catalog in self._catalogs.values() for one in catalog.backups]
         finding = coverage.not_covered(
             self._subject,
-            newest=coverage.newest_good(backups),
+            newest=coverage.newest_good(self._shelves.backups),
             exists_since=None,
             now=self._ctx.clock.now(),
             wanted_age=self._settings.wanted_age,

@@ -17,9 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from opsd.backup import coverage, housekeeping
-from opsd.backup.catalog import Catalog, read_catalog
 from opsd.backup.delivery import Delivery
-from opsd.backup.manifest import manifest_key
 from opsd.backup.naming import subject as subject_of
 from opsd.backup.postgres import findings as pgfindings
 from opsd.backup.postgres import tools as pgtools
@@ -33,6 +31,7 @@ from opsd.backup.postgres.dump import (
 from opsd.backup.postgres.servers import Target, is_dumped, targets
 from opsd.backup.postgres.settings import Settings
 from opsd.backup.repository import Repository
+from opsd.backup.shelves import Shelves
 from opsd.clients.pginspect import Database, ServerFacts, inspect
 from opsd.errors import (
     ConfigError,
@@ -93,8 +92,7 @@ class _Backup:
         self._ctx = ctx
         self._settings = settings
         self._stack = stack  # what must stay open until the last dump
-        self._repositories: list[Repository] = []
-        self._catalogs: dict[str, Catalog] = {}
+        self._shelves = Shelves()
         self._tasks: list[_Task] = []
         self._known: dict[str, datetime | None] = {}  # servers, since when each exists
         self._fresh: set[str] = set()  # servers of which this run published a dump
@@ -104,20 +102,11 @@ class _Backup:
 
     def open_repositories(self) -> Iterator[Observation]:
         """Read what every repository holds; one that cannot be read is left out."""
-        for name in dict.fromkeys(self._settings.repositories):
-            try:
-                repository = self._ctx.repository(name)
-                self._catalogs[name] = _merged(
-                    read_catalog(repository, "database/"), read_catalog(repository, "globals/")
-                )
-            except (ConfigError, TransientError, PermanentError) as exc:
-                self._fail(f"repository/{name}", exc)
-                yield pgfindings.unreachable("repository.unreachable", f"repository/{name}", exc)
-            else:
-                self._repositories.append(repository)
-                yield from housekeeping.damaged(name, self._catalogs[name])
-                yield Seen(subject=f"repository/{name}")
-        if not self._repositories:
+        names, prefixes = self._settings.repositories, ("database/", "globals/")
+        yield from self._shelves.open(names, self._ctx.repository, *prefixes)
+        for name, exc in self._shelves.failures.items():
+            self._fail(f"repository/{name}", exc)
+        if not self._shelves.repositories:
             text = "no repository can be reached, so nothing was backed up"
             raise PartialFailure(text, may_pass=self._may_pass)
 
@@ -185,7 +174,7 @@ class _Backup:
         server = target.server
         yield from pgfindings.about_server(server, facts, tools)
         yield from pgfindings.missing(server, target.databases, facts)
-        backed_up = {name for one in self._catalogs.values() for name in one.subjects}
+        backed_up = {one.manifest.subject for one in self._shelves.backups}
         yield from pgfindings.vanished(server, facts, backed_up)
         self._add(globals_subject(server), target, facts, tools, None)
         wanted = [one for one in facts.databases if is_dumped(one) and target.wants(one.name)]
@@ -219,10 +208,9 @@ class _Backup:
 
     def cover(self) -> Iterator[Finding]:
         """Name every server without a dump that is young enough."""
-        backups = [one for catalog in self._catalogs.values() for one in catalog.backups]
         for name, since in self._known.items():
             series = f"{subject_of('database', name)}/"
-            own = [one for one in backups if one.manifest.subject.startswith(series)]
+            own = [one for one in self._shelves.backups if one.manifest.subject.startswith(series)]
             newest = coverage.newest_good(own)
             if name in self._fresh or not (newest or since):
                 continue
@@ -257,7 +245,7 @@ class _Backup:
     def _make(self, task: _Task) -> _Result:
         """Dump one subject into every repository that lacks this slot's result."""
         result = _Result(task.subject)
-        lacking = [one for one in self._repositories if not self._has_slot(one, task.subject)]
+        lacking = tuple(self._shelves.lacking(task.subject, self._ctx.slot).values())
         now = self._ctx.clock.now()
         for repository in lacking:
             result.observations += housekeeping.clear_leftovers(
@@ -315,12 +303,11 @@ class _Backup:
     ) -> Iterator[Observation]:
         """What one delivery means, and retention where it succeeded."""
         ctx, settings = self._ctx, self._settings
-        by_name = {repository.name: repository for repository in self._repositories}
         for name, exc in delivery.failures.items():
             yield pgfindings.not_stored(name, task.subject, exc)
         for name, published in delivery.published.items():
             manifest = published.manifest
-            before = self._catalogs[name].series(task.subject)
+            before = self._shelves.catalogs[name].series(task.subject)
             yield pgfindings.artifact(name, published, duration_s=duration_s)
             yield Seen(subject=f"repository/{name}/{task.subject}")
             if task.database:
@@ -329,7 +316,7 @@ class _Backup:
                 manifest, before, percent=settings.shrink_warning, repository=name
             )
             yield from housekeeping.retain(
-                by_name[name],
+                self._shelves.repositories[name],
                 task.subject,
                 settings.keep,
                 now=ctx.clock.now(),
@@ -340,7 +327,7 @@ class _Backup:
     def describe(self) -> Iterator[Observation]:
         """Say what a run would do; nothing is written, not even a probe."""
         for task in self._tasks:
-            names = ", ".join(one.name for one in self._repositories)
+            names = ", ".join(self._shelves.repositories)
             size = task.database.size_bytes if task.database else 0
             yield Finding(
                 check="dry_run.dump",
@@ -349,7 +336,7 @@ class _Backup:
                 summary=shortened(f"would be dumped to {names}", 120),
                 facts={"database_size_bytes": size, "pg_dump": task.tools.version},
             )
-            for repository in self._repositories:
+            for repository in self._shelves.repositories.values():
                 yield from housekeeping.describe(
                     repository,
                     task.subject,
@@ -358,22 +345,12 @@ class _Backup:
                     timezone=self._ctx.timezone,
                 )
 
-    def _has_slot(self, repository: Repository, subject: str) -> bool:
-        key = manifest_key(subject, self._ctx.slot)
-        return any(one.key == key for one in self._catalogs[repository.name].series(subject))
-
     def _last_size(self, subject: str) -> int:
-        sizes = (one.series(subject)[:1] for one in self._catalogs.values())
+        sizes = (one.series(subject)[:1] for one in self._shelves.catalogs.values())
         return max((last[0].manifest.size_bytes for last in sizes if last), default=0)
 
     def _is_over(self) -> bool:
         return self._ctx.clock.monotonic() >= self._ctx.deadline.at
-
-
-def _merged(first: Catalog, second: Catalog) -> Catalog:
-    return Catalog(
-        backups=first.backups + second.backups, problems=first.problems + second.problems
-    )
 
 
 def _is_place(subject: str) -> bool:

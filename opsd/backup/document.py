@@ -12,14 +12,13 @@ from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
 
 from opsd.backup import housekeeping
-from opsd.backup.catalog import read_catalog
 from opsd.backup.delivery import Order, Published, deliver
-from opsd.backup.manifest import manifest_key
-from opsd.backup.postgres.findings import not_stored, unreachable
+from opsd.backup.postgres.findings import not_stored
 from opsd.backup.repository import Repository
+from opsd.backup.shelves import Shelves
 from opsd.backup.stream import Write
 from opsd.clock import Deadline
-from opsd.errors import ConfigError, OpsdError, PermanentError, TransientError
+from opsd.errors import OpsdError
 from opsd.model import Artifact, Fact, Finding, Seen
 from opsd.progress import Progress
 
@@ -71,19 +70,10 @@ class Filing:
             opened: opens one.
         """
         subject = self._document.subject
-        slot_key = manifest_key(subject, self._how.slot)
-        for name in names:
-            try:
-                repository = opened(name)
-                before = read_catalog(repository, f"{subject}/")
-            except (ConfigError, TransientError, PermanentError) as exc:
-                self.failures[name] = exc
-                yield unreachable("repository.unreachable", f"repository/{name}", exc)
-                continue
-            yield from housekeeping.damaged(name, before)
-            yield Seen(subject=f"repository/{name}")
-            if all(one.key != slot_key for one in before.series(subject)):
-                self._ready[name] = repository
+        shelves = Shelves()
+        yield from shelves.open(names, opened, f"{subject}/")
+        self.failures.update(shelves.failures)
+        self._ready = shelves.lacking(subject, self._how.slot)
 
     def store(self) -> Iterator[Artifact | Finding | Seen]:
         """Write it, read it back, publish it, remove what no rule keeps.
