@@ -25,7 +25,7 @@ class Minor:
         """
         match = re.fullmatch(r"v?(\d+)\.(\d+)", text)
         if match is None:
-            raise ValueError(f"{text!r} is no minor release; write it like 1.36")
+            raise ValueError("this is no minor release; write it like 1.36")
         return cls(int(match[1]), int(match[2]))
 
     @property
