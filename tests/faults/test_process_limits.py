@@ -67,7 +67,7 @@ def home(made: Home) -> Iterator[Home]:
         pytest.param(FEW_PROCESSES, 1, "", id="1 process"),
         pytest.param(FEW_PROCESSES, 3, "", id="3 processes"),
         pytest.param(LITTLE_MEMORY, 60 << 20, "", id="60 MiB"),
-        pytest.param(LITTLE_MEMORY, 100 << 20, "", id="100 MiB"),
+        pytest.param(LITTLE_MEMORY, 80 << 20, "", id="80 MiB"),
     ],
 )
 def test_a_run_without_means_fails_says_so_and_costs_no_backup(
