@@ -188,7 +188,7 @@ def differing_from_default(table: Any, place: str = "") -> list[str]:
             tables = [entry for entry in entries if hasattr(entry, "model_fields_set")]
             for entry in tables:
                 found += differing_from_default(entry, here)
-            if not tables and not field.is_required() and value != default(field):
+            if not tables and not field.is_required() and default(field) not in (None, value):
                 found.append(here)
         elif not field.is_required() and default(field) not in (None, value):
             found.append(here)

@@ -40,6 +40,7 @@ BEGIN, END = "<!-- reference: begin -->", "<!-- reference: end -->"
 NAMES = {"DirectoryTable": "usb", "S3Table": "offsite"}
 # Example values of keys that must be given, where the key's own examples do not fit.
 VALUES: Mapping[str, Any] = {
+    "jobs.node-remedy.fences.command": ["fence_ipmilan"],
     "jobs.postgres-backup.servers.name": "main",
     "jobs.nfs-backup.shares.name": "nfs",
     "jobs.nfs-backup.shares.password": "file:/run/secrets/restic-password",

@@ -164,7 +164,7 @@ class Program:
 
     def _argv(self, action: str) -> Sequence[str]:
         by_argument = self.table.action_by == "argument"
-        return (*self.table.command, *(("-o", action) if by_argument else ()))
+        return (*(self.table.command or ()), *(("-o", action) if by_argument else ()))
 
     def _lines(self, action: str, *, reveal: Callable[[object], str]) -> list[str]:
         options = {key: self._filled(value) for key, value in self.table.options.items()}

@@ -62,8 +62,8 @@ class FenceTable(Table):
         description="of nfs: by node, what it may come from besides what the cluster knows",
         examples=[{"rpi3": ["10.0.1.13"]}],
     )
-    command: tuple[str, ...] = Field(
-        (),
+    command: tuple[str, ...] | None = Field(
+        None,
         description="of program: a fence agent, or a program that is called as one",
         examples=[["fence_ipmilan"]],
     )
@@ -100,9 +100,13 @@ class FenceTable(Table):
         needed, foreign = (_OF_NFS[:2], _OF_PROGRAM) if is_nfs else (_OF_PROGRAM[:1], _OF_NFS)
         if missing := [name for name in needed if not getattr(self, name)]:
             raise ValueError(f'a fence of type "{self.type}" needs {", ".join(missing)}')
-        if wrong := [name for name in foreign if name in self.model_fields_set]:
+        if wrong := [name for name in foreign if getattr(self, name) != _default(name)]:
             raise ValueError(f'a fence of type "{self.type}" has no {", ".join(wrong)}')
         return self
+
+
+def _default(name: str) -> object:
+    return FenceTable.model_fields[name].get_default(call_default_factory=True, validated_data={})
 
 
 class RemedySettings(Table):
