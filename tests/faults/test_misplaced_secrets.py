@@ -40,6 +40,9 @@ NAMES = {
     "alerts.routes.to",
     "alerts.targets.name",
     "alerts.targets.tags",
+    "http.hosts",
+    "jobs.etcd-backup.absent",
+    "jobs.etcd-backup.cluster",
     "jobs.nfs-backup.shares.destination",
     "jobs.nfs-backup.shares.exclude",
     "jobs.nfs-backup.shares.name",
@@ -69,6 +72,9 @@ NAMES = {
     "repositories.offsite.prefix",
     "repositories.offsite.region",
     "repositories.offsite.storage_class",
+    "ssh.exclude",
+    "ssh.jump",
+    "ssh.user",
 }
 
 Key = tuple[str | int, ...]
