@@ -27,7 +27,7 @@ from typing import Any
 import urllib3
 
 from tests.rig.controlplane import SYSTEM_MASTERS, ControlPlane
-from tests.rig.kubeapi import ApiError, Object
+from tests.rig.kubeapi import ApiError, Object, eventually
 
 USER = "fake-kubelet"
 LOOK_S = 0.2  # between two looks at the pods
@@ -98,6 +98,11 @@ class FakeNode:
         """The pool that it was made for."""
         return self.labels["pool"]
 
+    @property
+    def has_reported(self) -> bool:
+        """Whether the API server knows its status."""
+        return self._reported_at != NEVER
+
     def serves_pods(self) -> bool:
         """Whether it can look at its pods now."""
         return self._connected and time.monotonic() >= self._looks_from
@@ -134,8 +139,10 @@ class Kubelets:
         return node
 
     def add_pool(self, name: str, count: int) -> list[FakeNode]:
-        """Register ``name-1``, ``name-2``, ... with the label ``pool=name``."""
-        return [self.add(f"{name}-{number}", pool=name) for number in range(1, count + 1)]
+        """Register ``name-1``, ... with the label ``pool=name``; they have reported by then."""
+        pool = [self.add(f"{name}-{number}", pool=name) for number in range(1, count + 1)]
+        eventually(lambda: all(node.has_reported for node in pool))
+        return pool
 
     def remove(self, *names: str) -> None:
         """Take nodes away for good: the Node objects, the Leases and what is bound to them."""

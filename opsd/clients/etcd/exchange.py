@@ -25,6 +25,7 @@ READ_S = 30.0  # of silence; a member without a leader gives up after 5 to 12 s 
 _MOST_BYTES = 16 << 20  # of one answer, or of one piece of a snapshot
 _PIECE_BYTES = 256 << 10
 _SAID_CHARACTERS = 200
+_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError)
 _MAY_PASS = (4, 8, 10, 14)  # gRPC: deadline exceeded, resource exhausted, aborted, unavailable
 
 
@@ -172,7 +173,7 @@ class Exchange:
         if isinstance(exc, TimeoutError):
             self._deadline.remaining()
             raise TransientError(f"{self.what}: {where} fell silent for {READ_S:.0f} s") from exc
-        if isinstance(exc, ssl.SSLEOFError | ConnectionResetError) and self._answer is None:
+        if isinstance(exc, _HUNG_UP) and self._answer is None:
             # With TLS 1.3 a client is refused after it believes to be in; the reason may get lost.
             text = "it hung up; is it https, and does it know the certificate that opsd shows?"
             raise TransientError(f"{self.what}: {where}: {text}") from exc
