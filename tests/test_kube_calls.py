@@ -9,7 +9,15 @@ import pytest
 
 from opsd.clients.kube import calls
 from opsd.clients.kube.calls import Request, Selection
-from opsd.clients.kube.objects import CnpgCluster, ConfigMap, Lease, Metadata, Node, Pod
+from opsd.clients.kube.objects import (
+    CnpgCluster,
+    ConfigMap,
+    Lease,
+    Metadata,
+    Node,
+    Pod,
+    PodOutline,
+)
 
 PG = Pod(metadata=Metadata(name="pg-0", namespace="db", uid="u1", resource_version="7"))
 
@@ -28,6 +36,15 @@ def test_a_list_is_asked_for_in_pages() -> None:
     )
     assert next_.what == "list pods in db"
     assert next_.path == "/api/v1/namespaces/db/pods?limit=500&continue=t%26%3Dk"
+
+
+def test_of_outlines_only_the_metadata_is_asked_for() -> None:
+    outlines = calls.page(PodOutline, Selection(), "")
+    pods = calls.page(Pod, Selection(), "")
+
+    assert outlines.path == pods.path
+    assert outlines.accept == ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
+    assert pods.accept == "application/json"
 
 
 def test_a_watch_asks_for_bookmarks() -> None:

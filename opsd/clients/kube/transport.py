@@ -191,7 +191,7 @@ class Transport:
         return answer
 
     def _headers(self, request: Request) -> dict[str, str]:
-        headers = {"Accept": "application/json", "User-Agent": "opsd"}
+        headers = {"Accept": request.accept, "User-Agent": "opsd"}
         if request.body:
             headers["Content-Type"] = request.content_type
         if authorization := self.cluster.credentials.authorization():
