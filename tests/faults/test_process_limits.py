@@ -81,7 +81,8 @@ def test_a_run_without_means_fails_says_so_and_costs_no_backup(
     time.sleep(1.1)  # a slot of a run on demand is its second
     again = home.opsd("run-job", "nfs-backup")
 
-    assert starved.status == 1, starved
+    # Libraries written in Rust end the process when memory is refused to them.
+    assert starved.status in ((1, -signal.SIGABRT) if limit is LITTLE_MEMORY else (1,)), starved
     assert said in starved.out + starved.err
     assert outcomes in ([Outcome.COMPLETED], [Outcome.FAILED, Outcome.COMPLETED])
     assert again.status == 0, again.err
