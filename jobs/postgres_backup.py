@@ -208,9 +208,10 @@ class _Backup:
 
     def cover(self) -> Iterator[Finding]:
         """Name every server without a dump that is young enough."""
+        backups = self._shelves.backups
         for name, since in self._known.items():
             series = f"{subject_of('database', name)}/"
-            own = [one for one in self._shelves.backups if one.manifest.subject.startswith(series)]
+            own = [one for one in backups if one.manifest.subject.startswith(series)]
             newest = coverage.newest_good(own)
             if name in self._fresh or not (newest or since):
                 continue

@@ -18,39 +18,12 @@ from opsd.model import Finding, Outcome, Run
 from opsd.runner import execute
 from opsd.testing import MemoryRepository, context
 from tests.rig.controlplane import ControlPlane
-from tests.rig.kubeapi import Object, eventually, path_of
-from tests.rig.workloads import service_account
+from tests.rig.kubeapi import eventually, path_of
+from tests.rig.workloads import claim_on_nfs, service_account
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(300)]
 
-
-def bound(namespace: str, name: str, directory: str) -> tuple[Object, Object]:
-    """A volume on NFS and the claim that gets it."""
-    size = {"storage": "1Gi"}
-    volume = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": f"{namespace}-{name}"},
-        "spec": {
-            "capacity": size,
-            "accessModes": ["ReadWriteOnce"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "nfs": {"server": "192.0.2.7", "path": directory},
-            "claimRef": {"namespace": namespace, "name": name},
-        },
-    }
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"namespace": namespace, "name": name},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "storageClassName": "",
-            "volumeName": f"{namespace}-{name}",
-            "resources": {"requests": size},
-        },
-    }
-    return volume, claim
+SERVER = "192.0.2.7"
 
 
 @pytest.fixture
@@ -65,8 +38,8 @@ def share(tmp_path: Path) -> Path:
 @pytest.fixture
 def claims(control_plane: ControlPlane, namespace: str, share: Path) -> Iterator[None]:
     """One claim on the share and one beside it."""
-    inside = bound(namespace, "inside", f"{share}/inside")
-    outside = bound(namespace, "outside", "/elsewhere/outside")
+    inside = claim_on_nfs(namespace, "inside", server=SERVER, path=f"{share}/inside")
+    outside = claim_on_nfs(namespace, "outside", server=SERVER, path="/elsewhere/outside")
     control_plane.api.create(*inside, *outside)
     paths = [path_of(claim) for _, claim in (inside, outside)]
 

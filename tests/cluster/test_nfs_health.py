@@ -21,42 +21,13 @@ from tests.rig.controlplane import ControlPlane
 from tests.rig.fleets import within
 from tests.rig.kubeapi import Object, eventually, path_of
 from tests.rig.server import HOST, free_port
-from tests.rig.workloads import pod, pod_spec, service_account
+from tests.rig.workloads import claim_on_nfs, pod, pod_spec, service_account
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(300)]
 
 RBAC = Path(__file__).parents[2] / "deploy/rbac/nfs-health.yaml"
 SERVER = "192.0.2.7"
 DEVICE = "0:52"
-
-
-def volume(namespace: str, name: str) -> tuple[Object, Object]:
-    """A claim with its volume on the file server."""
-    size = {"storage": "1Gi"}
-    made = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": f"{namespace}-{name}"},
-        "spec": {
-            "capacity": size,
-            "accessModes": ["ReadWriteOnce"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "nfs": {"server": SERVER, "path": f"/export/{name}"},
-            "claimRef": {"namespace": namespace, "name": name},
-        },
-    }
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"namespace": namespace, "name": name},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "storageClassName": "",
-            "volumeName": f"{namespace}-{name}",
-            "resources": {"requests": size},
-        },
-    }
-    return made, claim
 
 
 @pytest.fixture
@@ -68,7 +39,8 @@ def mounted(control_plane: ControlPlane, namespace: str, workers: Workers) -> It
     for name, image in (("pg-0", "registry.test/postgres:16"), ("web-0", "registry.test/web:1")):
         claim = {"name": "data", "persistentVolumeClaim": {"claimName": name}}
         spec = pod_spec(node.labels["pool"], image=image, volumes=[claim])
-        made = [*volume(namespace, name), pod(namespace, name, spec)]
+        bound = claim_on_nfs(namespace, name, server=SERVER, path=f"/export/{name}")
+        made = [*bound, pod(namespace, name, spec)]
         control_plane.api.create(*made)
         objects += made
         uid = control_plane.api.get(path_of(made[-1]))["metadata"]["uid"]

@@ -61,6 +61,35 @@ def service_account(namespace: str, name: str) -> Object:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
 
 
+def claim_on_nfs(namespace: str, name: str, *, server: str, path: str) -> tuple[Object, Object]:
+    """A volume on a file server, and the claim that gets it."""
+    volume_name, size = f"{namespace}-{name}", {"storage": "1Gi"}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": volume_name},
+        "spec": {
+            "capacity": size,
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "nfs": {"server": server, "path": path},
+            "claimRef": {"namespace": namespace, "name": name},
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "",
+            "volumeName": volume_name,
+            "resources": {"requests": size},
+        },
+    }
+    return volume, claim
+
+
 def _app(kind: str, namespace: str, name: str, spec: Object, **more: object) -> Object:
     labels = {"app": name}
     return {
